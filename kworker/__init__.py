@@ -1,0 +1,1 @@
+"""kworker: workers on Kafka that lose nothing and repeat nothing they remember."""

@@ -1,0 +1,137 @@
+"""What arrived: records as Kafka gave them, messages as a handler sees them."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Headers in the order they were sent; a name may occur more than once."""
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.index}"
+
+
+class Position(NamedTuple):
+    """One place in one partition's log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class Record:
+    """What Kafka gave: bytes and where they stood. Never changed after it is made.
+
+    `value` None is a tombstone. `timestamp` is in seconds since the epoch, None where the
+    topic has none. `damage` says why the headers could not be read (a header name that is
+    not UTF-8); such a record has no headers.
+    """
+
+    __slots__ = (
+        "topic", "partition", "offset", "key", "value", "headers", "timestamp", "leader_epoch",
+        "damage",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        key: bytes | None = None,
+        value: bytes | None = None,
+        headers: Headers = (),
+        timestamp: float | None = None,
+        leader_epoch: int | None = None,
+        damage: str | None = None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.timestamp = timestamp
+        self.leader_epoch = leader_epoch
+        self.damage = damage
+
+    @property
+    def size(self) -> int:
+        """Bytes held by key and value, plus what the headers roughly take."""
+        return (
+            (len(self.value) if self.value is not None else 0)
+            + (len(self.key) if self.key is not None else 0)
+            + sum(len(name) + len(value or b"") for name, value in self.headers)
+        )
+
+    def __repr__(self) -> str:
+        return f"Record({self.topic}/{self.partition}/{self.offset})"
+
+
+class Message(Generic[T]):
+    """What arrived, as a handler sees it.
+
+    `value` is decoded, `raw` are its bytes (None for a tombstone). `topic`, `partition` and
+    `offset` are where it arrived, which for a retry is a retry topic; `original` is where it
+    arrived first. `timestamp` is its producer's, in seconds since the epoch. `id` is what
+    deduplication goes by. `attempt` counts this handler's calls for it, this one included.
+    `replay` counts how often it was replayed from the dead-letter topic.
+    """
+
+    __slots__ = (
+        "value", "raw", "key", "headers", "topic", "partition", "offset", "timestamp", "id",
+        "attempt", "replay", "original",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        value: T,
+        *,
+        raw: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        topic: str,
+        partition: int,
+        offset: int,
+        timestamp: float | None,
+        id: str,
+        attempt: int = 1,
+        replay: int = 0,
+        original: Position | None = None,
+    ) -> None:
+        self.value = value
+        self.raw = raw
+        self.key = key
+        self.headers = headers
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp = timestamp
+        self.id = id
+        self.attempt = attempt
+        self.replay = replay
+        self.original = original or Position(topic, partition, offset)
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name as text, None where there is none."""
+        for given, value in self.headers:
+            if given == name:
+                return None if value is None else value.decode("utf-8", "replace")
+        return None
+
+    def __repr__(self) -> str:
+        return f"Message({self.topic}/{self.partition}/{self.offset}, id={self.id!r})"
+
+
+AnyMessage = Message[Any]

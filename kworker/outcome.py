@@ -1,0 +1,100 @@
+"""What can become of a message: what handlers raise, and the values made of it.
+
+Handlers say what they want by raising; `runtime.executors` turns each exception into one of
+the frozen values below once, and from there on the code matches on data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import durations
+from .message import Headers
+
+
+class Reject(Exception):
+    """Raised by a handler: dead-letter this message at once."""
+
+
+class Skip(Exception):
+    """Raised by a handler: this message is done, recorded as skipped."""
+
+
+class RetryLater(Exception):
+    """Raised by a handler: call it again after `delay` (`"30s"`, or seconds).
+
+    It spends one call. The message comes again through the nearest retry topic that is not
+    shorter, else the longest, else the replay topic. Raises ValueError for no duration.
+    """
+
+    def __init__(self, delay: str | float, reason: str = "") -> None:
+        super().__init__(reason or f"again in {delay}")
+        self.delay = durations.seconds(delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A message that a handler publishes, encoded; sent only if the handler ends well."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler ended well; `outputs` go out before its message is settled."""
+
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Nothing was to be done: the handler said so, or it was done before (`duplicate`)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler raised, or its message could not be decoded."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The handler was not called: its partition has moved or the worker stops."""
+
+
+Outcome = Done | Skipped | Failed | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Call the handler again in this process, `delay` seconds from now."""
+
+    delay: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SendOn:
+    """Copy the message to the retry topic of `through` and call the handler after `delay`.
+
+    `through` None stands for the replay topic, which takes what no retry topic can.
+    """
+
+    through: float | None  # seconds: names the topic
+    delay: float  # seconds: when it is due
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Copy the message to the dead-letter topic."""
+
+    disposition: str
+
+
+Decision = TryAgain | SendOn | GiveUp

@@ -1,0 +1,93 @@
+"""What a store promises: it remembers what was done, what was tried and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ..ranges import Ranges
+
+
+class Mark(NamedTuple):
+    """That `handler` has settled the message `id` of the original `topic`.
+
+    `replay` and `hop` are part of it: a retry copy or a replay keeps its id and is no
+    duplicate of what it was copied from.
+    """
+
+    handler: str
+    topic: str
+    id: str
+    replay: int = 0
+    hop: int = 0
+
+
+class Log(NamedTuple):
+    """One incarnation of a partition: a topic made anew has another topic id.
+
+    `topic_id` is the topic's name where the broker offers no ids.
+    """
+
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How often the handler was called for a message in doubt, and what was decided.
+
+    `decided` is the runtime's own text: present when the handler is never to be called
+    again for this mark, only the copy to be sent.
+    """
+
+    calls: int
+    decided: str | None = None
+    first_failed_at: float | None = None  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn of the loop writes, in one transaction.
+
+    `seen` are marks of messages with an id of their own; `done` are offsets of messages
+    whose id is their position, by handler and log, added to what is stored; `attempts` are
+    written, replacing what stood there; for every mark in `settled` the attempt is removed.
+    """
+
+    seen: Sequence[Mark] = ()
+    done: Mapping[tuple[str, Log], Ranges] | None = None
+    topics: Mapping[str, str] | None = None  # topic id -> topic name, for people
+    attempts: Mapping[Mark, Attempt] | None = None
+    settled: Sequence[Mark] = ()
+
+
+class Store(Protocol):
+    """Memory of one group on one host, shared by its processes.
+
+    Every method belongs to one thread. Each raises StoreError for a store that cannot be
+    used any more, with the file and the way out.
+    """
+
+    def seen(self, marks: Sequence[Mark]) -> set[Mark]:
+        """Which of these were recorded."""
+
+    def done(self, handler: str, log: Log) -> Ranges:
+        """The offsets of this log that this handler has settled by position."""
+
+    def attempts(self, marks: Sequence[Mark]) -> dict[Mark, Attempt]:
+        """What is known of those that were tried and not settled."""
+
+    def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
+        """Write the turn durably. False, at once or after `patience` seconds, when another
+        process has its turn: nothing was written, ask again later."""
+
+    def prune(self, before: float, *, limit: int = 1000) -> int:
+        """Forget up to `limit` marks recorded before that time (seconds since the epoch).
+        How many were forgotten; 0 also when another process has its turn."""
+
+    def close(self) -> None:
+        """Flush and close; safe to call twice."""
+
+
+__all__ = ["Attempt", "Log", "Mark", "Store", "Turn"]
