@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import durations
-from .errors import SettingsError
+from .errors import HandlerError, SettingsError, TopicsMissing
+from .kafka.api import Admin, NewTopic, TopicInfo
 
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 _DELAY = re.compile(r"[0-9]+(?:ms|[dhms])")
 _LONGEST_NAME = 249
 _LONGEST_DELAY = "9" * 10 + "ms"
+
+_WEEK = 7 * 86_400.0
+_FOR_EVER = -1
+_ROOM_FOR_HEADERS = 64 * 1024
+_LARGEST_LIMIT = 2**31 - 1
+_SOURCE_PARTITIONS = 4
+_BROKERS_DEFAULT = -1
+
+APPLY = "kworker topics apply TARGET --execute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class GroupTopics:
         if text is None:
             return None
         delay = durations.seconds(text)
-        return delay if durations.canonical(delay) == text else None
+        return delay if delay and durations.canonical(delay) == text else None
 
     def owns(self, name: str) -> bool:
         """Whether the topic is this group's retry, replay or dead-letter topic."""
@@ -130,3 +141,225 @@ def _metric(name: str) -> str:
     """The name as Kafka compares it: in its metrics a dot is an underscore, so it refuses to
     create `a.b` beside `a_b`."""
     return name.replace(".", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A promise that an existing topic breaks: what its configuration says and should say."""
+
+    topic: str
+    config: str
+    found: str
+    needed: str
+    harm: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.topic}: {self.config} is {self.found} and needs to be {self.needed} "
+            f"({self.harm})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What stands between a cluster and what a group needs of it.
+
+    `sources` and `create` are topics to be made, `worse` what existing ones break, `notes`
+    what is worth knowing and breaks nothing.
+    """
+
+    sources: tuple[NewTopic, ...] = ()
+    create: tuple[NewTopic, ...] = ()
+    worse: tuple[Flaw, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[NewTopic, ...]:
+        """All topics to be made, sources first."""
+        return self.sources + self.create
+
+
+def plan(
+    sources: Iterable[str],
+    delays: Iterable[float],
+    names: GroupTopics,
+    admin: Admin,
+    *,
+    create_sources: bool = False,
+) -> Plan:
+    """What has to be done before the group can run; asks the cluster and changes nothing.
+
+    `sources` are the topics that handlers take, `delays` the seconds of all retry topics
+    that they declare. A promise is what a copy may rely on: that it is taken (size, no
+    compaction), kept until it is due and handled (retention), and as safe as its source
+    (replicas). The number of partitions is none: fewer only make retries slower, which is a
+    note. Where the broker tells no configurations, only existence is looked at.
+    Raises TopicsMissing for sources that do not exist, unless they may be created;
+    HandlerError where a source is one of the group's own topics; KafkaUnavailable.
+    """
+    sources = sorted(set(sources))
+    for name in sources:
+        if names.owns(name):
+            raise HandlerError(
+                f"a handler takes {name!r}, which belongs to the group {names.group!r} itself: "
+                "its copies would come round for ever; give the handler another topic"
+            )
+    kept = {names.retry(delay): _WEEK + 2 * delay for delay in sorted(set(delays))}
+    kept[names.replay] = _WEEK
+    kept[names.dlq] = _FOR_EVER
+    found = admin.describe([*sources, *kept])
+    absent = [name for name in sources if name not in found]
+    if absent and not create_sources:
+        raise TopicsMissing(
+            f"{_listed('topic', absent)} that handlers take {_do(absent)} not exist; create "
+            f"{_them(absent)}, or let `kworker topics apply TARGET --create-sources --execute` "
+            f"do it with {_SOURCE_PARTITIONS} partitions"
+        )
+    new_sources = tuple(NewTopic(name, _SOURCE_PARTITIONS, _BROKERS_DEFAULT, {}) for name in absent)
+    models = [found[name] for name in sources if name in found]
+    wanted = [_like(models, name, retention) for name, retention in kept.items()]
+    existing = [(new, found[new.name]) for new in wanted if new.name in found]
+    return Plan(
+        sources=new_sources,
+        create=tuple(new for new in wanted if new.name not in found),
+        worse=tuple(flaw for new, info in existing for flaw in _flaws(new, info)),
+        notes=tuple(note for new, info in existing for note in _notes(new, info)),
+    )
+
+
+def ensure(
+    sources: Iterable[str],
+    delays: Iterable[float],
+    names: GroupTopics,
+    admin: Admin,
+    *,
+    create: bool,
+    create_sources: bool = False,
+    accept: bool = False,
+) -> Plan:
+    """See to it that the group's topics exist and keep their promises.
+
+    Returns what was found and, with `create`, made; with `accept`, existing topics that are
+    worse are left as they are: the caller warns of the plan's `worse` and `notes`. Other
+    workers may do the same at the same time. Raises TopicsMissing, with the topics' names
+    and the way out, and what `plan` raises.
+    """
+    sources, delays = set(sources), set(delays)
+    result = plan(sources, delays, names, admin, create_sources=create and create_sources)
+    if result.worse and not accept:
+        raise TopicsMissing(
+            f"topics of group {names.group!r} are worse than it needs: "
+            f"{'; '.join(map(str, result.worse))}; alter them, or go on with --accept-topics"
+        )
+    if result.missing and not create:
+        absent = [new.name for new in result.missing]
+        raise TopicsMissing(
+            f"{_listed('topic', absent)} of group {names.group!r} {_do(absent)} not exist; run "
+            f"`{APPLY}`, or start with --create-topics missing"
+        )
+    if result.sources:
+        _create(result.sources, admin)
+        # Only now is it known what the broker gives a topic by default, which is what the
+        # group's own topics are made like.
+        made, result = result.sources, plan(sources, delays, names, admin)
+    else:
+        made = ()
+    _create(result.create, admin)
+    return Plan(made, result.create, result.worse, result.notes)
+
+
+def _create(topics: Iterable[NewTopic], admin: Admin) -> None:
+    topics = tuple(topics)
+    if not topics:
+        return
+    refused = {name: why for name, why in admin.create(topics).items() if why is not None}
+    if refused:
+        told = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        raise TopicsMissing(
+            f"{_listed('topic', list(refused))} cannot be created: {told}; create "
+            f"{_them(list(refused))} by other means (`kworker topics plan TARGET` says how they "
+            "have to be)"
+        )
+
+
+def _like(sources: list[TopicInfo], name: str, retention: float) -> NewTopic:
+    """A topic of the group, as safe as the safest of its sources and as wide as the widest."""
+    configs = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(round(retention * 1000) if retention >= 0 else _FOR_EVER),
+        "retention.bytes": str(_FOR_EVER),
+    }
+    limits = _numbers(sources, "max.message.bytes")
+    if limits:
+        largest = min(max(limits) + _ROOM_FOR_HEADERS, _LARGEST_LIMIT)
+        configs["max.message.bytes"] = str(largest)
+    in_sync = _numbers(sources, "min.insync.replicas")
+    if in_sync:
+        configs["min.insync.replicas"] = str(max(in_sync))
+    return NewTopic(
+        name,
+        max((info.partitions for info in sources), default=_SOURCE_PARTITIONS),
+        max((info.replication for info in sources), default=_BROKERS_DEFAULT),
+        configs,
+    )
+
+
+def _numbers(topics: list[TopicInfo], config: str) -> list[int]:
+    return [int(info.configs[config]) for info in topics if config in info.configs]
+
+
+def _flaws(needed: NewTopic, found: TopicInfo) -> Iterable[Flaw]:
+    if "compact" in found.configs.get("cleanup.policy", ""):
+        yield Flaw(
+            found.name,
+            "cleanup.policy",
+            found.configs["cleanup.policy"],
+            "delete",
+            "copies of one key would replace each other, and those without a key be refused",
+        )
+    for config, harm in (
+        ("retention.ms", "copies could be deleted before they are handled"),
+        ("retention.bytes", "copies could be deleted before they are handled"),
+        ("max.message.bytes", "copies of the largest messages would be refused for ever"),
+        ("min.insync.replicas", "copies would be less safe than their originals"),
+    ):
+        if _less(needed.configs, found.configs, config):
+            yield Flaw(found.name, config, found.configs[config], needed.configs[config], harm)
+    if found.configs and found.replication < needed.replication:
+        yield Flaw(
+            found.name,
+            "replication factor",
+            str(found.replication),
+            str(needed.replication),
+            "copies would be less safe than their originals",
+        )
+
+
+def _less(needed: Mapping[str, str], found: Mapping[str, str], config: str) -> bool:
+    """Whether the found number promises less; -1 stands for no limit."""
+    if config not in needed or config not in found:
+        return False
+    least, given = int(needed[config]), int(found[config])
+    if given == _FOR_EVER:
+        return False
+    return least == _FOR_EVER or given < least
+
+
+def _notes(needed: NewTopic, found: TopicInfo) -> Iterable[str]:
+    if found.partitions < needed.partitions:
+        yield (
+            f"{found.name} has {found.partitions} of {needed.partitions} partitions: fewer "
+            "workers can share its messages"
+        )
+
+
+def _listed(noun: str, names: list[str]) -> str:
+    return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _do(names: list[str]) -> str:
+    return "do" if len(names) > 1 else "does"
+
+
+def _them(names: list[str]) -> str:
+    return "them" if len(names) > 1 else "it"
