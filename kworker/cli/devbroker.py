@@ -1,0 +1,66 @@
+"""Where the broker of a running `kworker dev` is, left in a file for other commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+
+FOLDER = Path(".kworker")
+FILE = FOLDER / "dev.json"
+
+
+def leave(folder: Path, address: str) -> None:
+    """Write where the broker of this process is; for its owner's eyes only."""
+    path = folder / FILE
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.unlink(missing_ok=True)
+    content = {"schema": "kworker.dev/1", "bootstrap_servers": address, "pid": os.getpid()}
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def remove(folder: Path) -> None:
+    """Remove the file that this process left; another's stays."""
+    if _read(folder).get("pid") == os.getpid():
+        (folder / FILE).unlink(missing_ok=True)
+
+
+def find(folder: Path) -> str | None:
+    """The address of the broker of a `kworker dev` that runs in this folder, else None."""
+    content = _read(folder)
+    address, pid = content.get("bootstrap_servers"), content.get("pid")
+    if isinstance(address, str) and isinstance(pid, int) and _runs(pid) and _answers(address):
+        return address
+    return None
+
+
+def _read(folder: Path) -> dict[str, object]:
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return False  # somebody else's process: not one that left a file here
+    return pid > 0
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there; a process id may have been given anew."""
+    host, _, port = address.split(",")[0].rpartition(":")
+    try:
+        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=1.0)):
+            return True
+    except (OSError, ValueError):
+        return False
