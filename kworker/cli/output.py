@@ -39,6 +39,11 @@ def verbosity(level: int) -> None:
     click.get_current_context().find_root().meta[_VERBOSITY] = level
 
 
+def verbose() -> bool:
+    """Whether -v was given."""
+    return _said() > 0
+
+
 def _said() -> int:
     context = click.get_current_context(silent=True)
     return 0 if context is None else int(context.find_root().meta.get(_VERBOSITY, 0))

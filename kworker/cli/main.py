@@ -1,0 +1,119 @@
+"""The `kworker` command: finds the subcommand, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import Bug, KworkerError
+from . import output
+
+# A command is imported when it is called, not to be listed.
+COMMANDS = {
+    "run": "Run an app's handlers.",
+    "dev": "Run an app on a broker of its own and reload it on change; needs no Kafka.",
+    "publish": "Send messages to a topic.",
+    "dlq": "List, show, group and replay dead letters.",
+    "topics": "Plan and create the topics that an app needs.",
+}
+
+
+class Commands(click.Group):
+    """The group; each command is the `command` of the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours is one line, everything else a bug of ours."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Bug as error:
+            _report(error)
+            ctx.exit(error.exit_code)
+        except KworkerError as error:
+            output.error(str(error))
+            if output.verbose() and error.__cause__ is not None:
+                click.echo("".join(_users_own(error.__cause__)), err=True, nl=False)
+            ctx.exit(error.exit_code)
+        except Exception as error:  # noqa: BLE001 - told in full, and the exit code says so
+            _report(error)
+            ctx.exit(1)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _report(error: Exception) -> None:
+    output.error(f"this is a bug in kworker, please report it with what follows: {error!r}")
+    traceback.print_exception(error)
+
+
+def _users_own(error: BaseException) -> list[str]:
+    """The traceback as its reader needs it: without kworker's frames and the import system's."""
+    told = traceback.TracebackException.from_exception(error)
+    ours = str(Path(__file__).parent.parent)
+    frames = [
+        frame
+        for frame in told.stack
+        if not frame.filename.startswith((ours, "<frozen importlib"))
+        and Path(frame.filename).parent.name != "importlib"
+    ]
+    told.stack = traceback.StackSummary.from_list(frames)
+    return list(told.format(chain=False))
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"kworker {version('kworker-kafka')}")
+        except PackageNotFoundError:
+            click.echo("kworker (not installed: run from its sources)")
+        ctx.exit()
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def group() -> None:
+    """Workers on Kafka that lose nothing and repeat nothing they remember.
+
+    \b
+    kworker dev shop.orders:app
+    kworker run shop.orders:app -b localhost:9092 --concurrency 32
+    kworker publish orders '{"id": 1, "amount": 9.5}'
+    kworker dlq list shop.orders:app
+
+    Every setting is a flag of `kworker run`, a variable KWORKER_…, a key of kworker.toml or
+    of [tool.kworker] in pyproject.toml, and a keyword of App(…); the first of them holds.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code, or with that of the error that ended it."""
+    group.main(args=None if arguments is None else list(arguments), prog_name="kworker")
+    raise Bug("click came back instead of exiting")
