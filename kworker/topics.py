@@ -45,29 +45,24 @@ class GroupTopics:
     _suffix: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for kind, template in self._templates():
+        for setting, template in self._templates():
             if "{group}" not in template:
                 raise SettingsError(
-                    f"the {kind} topic's template {template!r} lacks {{group}}: two groups would "
-                    f"take each other's messages; write it like 'my.{{group}}.{kind}'"
+                    f"{setting} = {template!r} lacks {{group}}: two groups would take each "
+                    "other's messages; write it like 'team.{group}.name'"
                 )
         before, found, after = self.retry_template.partition("{delay}")
-        if not found or "{delay}" in after or before[-1:].isalnum() or after[:1].isalnum():
+        if not found or "{delay}" in after or not (_apart(before[-1:]) and _apart(after[:1])):
             raise SettingsError(
-                f"the retry topic's template {self.retry_template!r} needs {{delay}} once, between "
+                f"retry_topic = {self.retry_template!r} needs {{delay}} once and set apart by "
                 "dots, dashes or underscores, like '{group}.retry.{delay}'"
-            )
-        if before.endswith("}") or after.startswith("{"):
-            raise SettingsError(
-                f"the retry topic's template {self.retry_template!r} needs a dot, dash or "
-                "underscore between {group} and {delay}"
             )
         settle = object.__setattr__
         settle(self, "_prefix", before.replace("{group}", self.group))
         settle(self, "_suffix", after.replace("{group}", self.group))
         settle(self, "replay", self.replay_template.replace("{group}", self.group))
         settle(self, "dlq", self.dlq_template.replace("{group}", self.group))
-        for (kind, template), name in zip(
+        for (setting, template), name in zip(
             self._templates(),
             (f"{self._prefix}{_LONGEST_DELAY}{self._suffix}", self.replay, self.dlq),
             strict=True,
@@ -75,29 +70,29 @@ class GroupTopics:
             fault = _fault(name)
             if fault:
                 raise SettingsError(
-                    f"group {self.group!r} makes no legal {kind} topic of {template!r}: {fault}; "
-                    "change the group or the template"
+                    f"group {self.group!r} makes no legal topic name of {setting} = "
+                    f"{template!r}: {fault}; change one of the two"
                 )
         self._refuse_collisions()
 
     def _templates(self) -> tuple[tuple[str, str], ...]:
         return (
-            ("retry", self.retry_template),
-            ("replay", self.replay_template),
-            ("dlq", self.dlq_template),
+            ("retry_topic", self.retry_template),
+            ("replay_topic", self.replay_template),
+            ("dlq_topic", self.dlq_template),
         )
 
     def _refuse_collisions(self) -> None:
         if _metric(self.replay) == _metric(self.dlq):
             raise SettingsError(
-                f"group {self.group!r}: replay topic {self.replay!r} and dead-letter topic "
-                f"{self.dlq!r} are the same to Kafka; change one of their templates"
+                f"replay_topic and dlq_topic make {self.replay!r} and {self.dlq!r}, which are "
+                "the same to Kafka; change one of them"
             )
         for name in (self.replay, self.dlq):
             if self._delay_text(_metric(name), _metric(self._prefix), _metric(self._suffix)):
                 raise SettingsError(
-                    f"group {self.group!r}: topic {name!r} would be taken for a retry topic of "
-                    f"{self.retry_template!r}; change one of the templates"
+                    f"{name!r} would be taken for a retry topic, as retry_topic = "
+                    f"{self.retry_template!r} makes them; change one of the templates"
                 )
 
     def retry(self, delay: float) -> str:
@@ -135,6 +130,11 @@ def _fault(name: str) -> str | None:
     if len(name) > _LONGEST_NAME:
         return f"{len(name)} characters are more than Kafka's {_LONGEST_NAME}"
     return None
+
+
+def _apart(neighbour: str) -> bool:
+    """Whether what stands beside a delay cannot be taken for a part of it."""
+    return neighbour in ("", ".", "-", "_")
 
 
 def _metric(name: str) -> str:
