@@ -10,6 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(".kworker")
 FILE = FOLDER / "dev.json"
+STORES = FOLDER / "dev"
 
 
 def leave(folder: Path, address: str) -> None:

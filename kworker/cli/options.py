@@ -12,6 +12,7 @@ heavy (the app, Kafka) is imported when it is asked for, so `--help` stays quick
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -44,6 +45,7 @@ class Given:
     app_dir: str
     flags: dict[str, Any]  # settings that were typed, as typed
     properties: tuple[str, ...]  # key=value texts of -X
+    verbosity: int  # -v counts up, -q down
     level: int  # of logging
 
     def load(self) -> tuple[App, settings.Configuration]:
@@ -89,10 +91,29 @@ class Given:
             folder=Path.cwd(),
             properties=self.properties,
         )
+        if "bootstrap_servers" in flags and not said:
+            origins = {**configuration.origins, "bootstrap_servers": str(devbroker.FILE)}
+            configuration = dataclasses.replace(configuration, origins=origins)
         log.configure(configuration.values["log_format"], self.level)
         for warning in configuration.warnings:
             logging.getLogger("kworker").warning(warning)
         return configuration
+
+    def arguments(self) -> list[str]:
+        """What was typed, for a child process to be given."""
+        arguments = [] if self.target is None else [self.target]
+        arguments += ["--app-dir", self.app_dir]
+        arguments += ["--factory"] * self.factory
+        for name, value in self.flags.items():
+            flag = settings.declared()[name].flag
+            if isinstance(value, bool):
+                arguments.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                arguments += [flag, value]
+        for text in self.properties:
+            arguments += ["-X", text]
+        arguments += ["-v"] * self.verbosity + ["-q"] * -self.verbosity
+        return arguments
 
 
 _SERVERS = settings.declared()["bootstrap_servers"].variable
@@ -157,6 +178,7 @@ def _collect(*names: str, level: int) -> Callable[[F], F]:
                 app_dir=options.pop("app_dir", "."),
                 flags={name: value for name, value in flags.items() if value is not None},
                 properties=options.pop("properties"),
+                verbosity=verbosity,
                 level=min(max(level - 10 * verbosity, logging.DEBUG), logging.CRITICAL),
             )
             return function(given=given, **options)

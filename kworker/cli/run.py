@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import settings
-from . import options
+from . import devbroker, options, output
+
+if TYPE_CHECKING:
+    from ..app import App
 
 
 @click.command()
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option("--drain", is_flag=True, help="Handle what is there now, retries included; then end.")
-def command(given: options.Given, drain: bool) -> None:
+@click.option("--under-dev", is_flag=True, hidden=True)  # the child of `kworker dev`
+def command(given: options.Given, drain: bool, under_dev: bool) -> None:
     """Run the handlers of TARGET (package.module:app, or package.module).
 
     \b
@@ -26,7 +36,68 @@ def command(given: options.Given, drain: bool) -> None:
     or topic, 4 Kafka unreachable, 5 local store, 6 cannot go on safely.
     """
     app, configuration = given.load()
+    if under_dev:
+        _end_with_parent()
+        _make_topics(app, configuration)
+    if under_dev or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
+        configuration = _with_store_of_dev(app, configuration)
 
     from ..runtime import worker
 
     click.get_current_context().exit(worker.run(app, configuration, drain=drain))
+
+
+def _with_store_of_dev(app: App, configuration: settings.Configuration) -> settings.Configuration:
+    """Every start of `kworker dev` is a new cluster, so its store is kept apart."""
+    values = configuration.values
+    if values["db"] is not None:
+        return configuration
+    db = devbroker.STORES / f"{values['group'] or app.name}.db"
+    return dataclasses.replace(configuration, values={**values, "db": str(db)})
+
+
+def _make_topics(app: App, configuration: settings.Configuration) -> None:
+    """Under `kworker dev`, topics that handlers take are made, too."""
+    from .. import kafka, topics
+
+    values, register = configuration.values, app.register()
+    names = topics.GroupTopics(
+        values["group"] or app.name,
+        values["retry_topic"],
+        values["replay_topic"],
+        values["dlq_topic"],
+    )
+    delays = {delay for handler in register for delay in handler.retry.delays}
+    admin = kafka.connect(
+        values["bootstrap_servers"],
+        common=configuration.kafka,
+        consumer=configuration.kafka_consumer,
+        producer=configuration.kafka_producer,
+        client_id="kworker-dev",
+    ).admin()
+    try:
+        topics.ensure(
+            register.topics,
+            delays,
+            names,
+            admin,
+            create=values["create_topics"] == "missing",
+            create_sources=True,
+            accept=True,
+        )
+    finally:
+        admin.close()
+    for topic in register.topics[:1]:
+        output.note(f"send it a message: kworker publish {topic} '{{\"id\": 1}}'")
+
+
+def _end_with_parent() -> None:
+    """Stop when `kworker dev` is gone, however it went: its broker went with it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="kworker-dev-parent", daemon=True).start()
