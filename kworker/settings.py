@@ -259,7 +259,9 @@ def check(code: Mapping[str, Any], origin: str = "App(…)") -> Settings:
     )
 
 
-SECRET = re.compile(r"password|secret|token|jaas|oauth|credential|\bkey\b|\bpem\b", re.IGNORECASE)
+SECRET = re.compile(
+    r"pass(word|phrase)|secret|token|jaas|oauth|credential|assertion|pem$|(^|[._])key([._]|$)", re.I
+)
 _PUBLIC = re.compile(r"oauthbearer\.(method|scope|token\.endpoint\.url)$|\.location$")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from ..errors import UsageError
+from ..message import Headers
 from . import options, output
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ def command(
     Says topic/partition/offset and the message's id. Exit codes: 0 acknowledged, 1 rejected,
     4 Kafka did not acknowledge it.
     """
-    pairs = [_header(text) for text in headers]
     messages = _messages(value, file, ndjson)
+    pairs = _headers(headers)
     key_bytes = None if key is None else os.fsencode(key)
     configuration = given.configuration()
 
@@ -101,7 +103,7 @@ def _messages(value: str | None, file: BinaryIO | None, ndjson: bool) -> Iterato
         if ndjson:
             raise UsageError("--ndjson reads lines: of stdin, as `-`, or of --file PATH")
         return iter([os.fsencode(value)])
-    stream = click.get_binary_stream("stdin") if file is None else file
+    stream: BinaryIO = file or sys.stdin.buffer
     return _lines(stream) if ndjson else iter([stream.read()])
 
 
@@ -119,11 +121,19 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
         yield text
 
 
-def _header(text: str) -> tuple[str, bytes]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"-H {text!r}: write it as NAME=VALUE")
-    return name, os.fsencode(value)
+def _headers(texts: tuple[str, ...]) -> Headers:
+    from .. import codec
+
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-H {text!r}: write it as NAME=VALUE")
+        pairs.append((name, os.fsencode(value)))
+    try:
+        return codec.check_headers(pairs)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _tell(receipts: Iterable[Receipt | None], as_json: bool) -> None:
