@@ -1,0 +1,86 @@
+"""App: what the user declares. It runs nothing; a worker is given one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Unpack
+
+from . import handlers, settings, source
+from .errors import HandlerError, SettingsError
+from .handlers import Declaration, F, HandlerOptions, Register, defined_in
+from .retry import Retry
+from .settings import Settings
+
+_LATER = ("exactly_once", "at_most_once")
+
+
+class App:
+    """Handlers and settings under one name, which is the consumer group unless told otherwise.
+
+    `retry` is for handlers that have none of their own; `include` names modules whose
+    `@handler` functions belong to it. The settings are those of `kworker run`, which the
+    operator may replace; a handler's own keywords stand. Raises SettingsError for one that
+    is unknown or malformed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        retry: Retry | None = None,
+        include: Iterable[str] = (),
+        **settings_given: Unpack[Settings],
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise SettingsError(f'App({name!r}): an app needs a name, as App("shop")')
+        if retry is not None and not isinstance(retry, Retry):
+            raise SettingsError(f"App(retry={retry!r}): give a Retry, as Retry(attempts=3)")
+        if settings_given.get("delivery") in _LATER:
+            raise SettingsError(
+                f"App(delivery={settings_given['delivery']!r}) is not available in this version; "
+                "there is 'at_least_once'"
+            )
+        self.name = name
+        self.retry = retry
+        self.include = (include,) if isinstance(include, str) else tuple(include)
+        self.settings: Settings = settings.check(settings_given)
+        self._declared: list[Declaration] = []
+
+    @property
+    def group(self) -> str:
+        """The consumer group, as far as code says it."""
+        return self.settings.get("group") or self.name
+
+    @property
+    def delivery(self) -> str:
+        return self.settings.get("delivery", "at_least_once")
+
+    @property
+    def concurrency(self) -> int:
+        """Handlers that run at once in a process, as far as code says it."""
+        return self.settings.get("concurrency", 1)
+
+    def handler(
+        self, topic: str, *topics: str, **options: Unpack[HandlerOptions]
+    ) -> Callable[[F], F]:
+        """The same as the free-standing `handler`, for a function of this app alone."""
+        return handlers.declare((topic, *topics), options, keep=self._declared.append)
+
+    def register(self) -> Register:
+        """The app's handlers, compiled; imports what it includes.
+
+        Raises TargetError for a module that cannot be imported, HandlerError for a handler
+        that cannot work, and where there is none.
+        """
+        included = [source.load(name) for name in dict.fromkeys(self.include)]
+        # After the imports: an included module may use this app's own decorator.
+        declared = [*self._declared, *(one for module in included for one in defined_in(module))]
+        if not declared:
+            raise HandlerError(
+                f'app {self.name!r} has no handlers; declare one with @app.handler("topic"), '
+                "or include the module that does"
+            )
+        return Register(handlers.compile_handler(one, self.retry) for one in declared)
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})"

@@ -1,0 +1,90 @@
+"""Context: what a handler can do. What it publishes is collected here, not sent."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from . import codec
+from .headers import MESSAGE_ID
+from .message import Headers, Message
+from .names import topic_fault
+from .outcome import Output
+
+
+class Context:
+    """What a handler can do while it handles one message.
+
+    May be used from any thread the handler starts, as long as it waits for them.
+    """
+
+    __slots__ = ("_handler", "_lock", "_message", "_outputs", "_still_mine")
+
+    def __init__(
+        self, message: Message[Any], handler_name: str, still_mine: Callable[[], bool]
+    ) -> None:
+        self._message = message
+        self._handler = handler_name
+        self._still_mine = still_mine
+        self._outputs: list[Output] = []
+        self._lock = threading.Lock()
+
+    def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | bytes | None = None,
+        headers: codec.HeadersGiven = None,
+    ) -> str:
+        """Publish a message if, and only if, the handler ends well; returns the message's id.
+
+        It is encoded at once and never blocks. It is sent after the handler has ended and
+        before its message is settled; a refusal then fails the handler. A second run of the
+        handler that publishes the same in the same order publishes the same ids. Raises
+        ValueError or TypeError for what cannot be sent.
+        """
+        fault = topic_fault(topic)
+        if fault is not None:
+            raise ValueError(fault)
+        encoded = codec.encode(value)
+        encoded_key = codec.encode_key(key)
+        given = codec.check_headers(headers)
+        with self._lock:
+            id = derived_id(self._message, self._handler, len(self._outputs))
+            all_headers: Headers = ((MESSAGE_ID, id.encode()), *given)
+            self._outputs.append(Output(topic, encoded_key, encoded, all_headers, id))
+        return id
+
+    @property
+    def still_mine(self) -> bool:
+        """Whether the message's partition is still this worker's.
+
+        When it has moved, another worker handles the message, and what becomes of it here is
+        not recorded: a long handler asks now and then, and stops.
+        """
+        return self._still_mine()
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What was published so far, in its order."""
+        with self._lock:
+            return tuple(self._outputs)
+
+
+def derived_id(message: Message[Any], handler: str, number: int) -> str:
+    """The id of the message that a handler publishes as number `number` for `message`.
+
+    The original topic is part of it, because a message id counts within its topic: two
+    topics may both hold an id "1".
+    """
+    parts = (handler, message.original.topic, str(message.replay), str(number), message.id)
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+    bits = int.from_bytes(digest[:16], "big")
+    # Version 8 of RFC 9562: an id made in a way of one's own.
+    bits = bits & ~(0xF << 76) | (8 << 76)
+    bits = bits & ~(0x3 << 62) | (2 << 62)
+    return str(uuid.UUID(int=bits))

@@ -1,0 +1,441 @@
+"""Handler and its register: which function takes which topic, and how it is called."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
+
+from . import codec, source
+from .context import Context
+from .errors import HandlerError
+from .message import Headers, Message
+from .names import did_you_mean, topic_fault
+from .retry import Retry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Order = Literal["key", "partition", "none"]
+Dedup = Callable[[Message[Any]], str | None]
+
+_ATTRIBUTE = "__kworker_handlers__"
+_DEFAULT_RETRY = Retry()
+_UNSAID = inspect.Parameter.empty
+
+
+class HandlerOptions(TypedDict, total=False):
+    """What may be said about a handler besides its topics."""
+
+    name: str | None
+    retry: Retry | None
+    order: Order | None
+    concurrency: int | None
+    dedup: Dedup | None
+    trust_ids: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Declaration:
+    """What a decorator said about a function; judged when an app compiles it.
+
+    `free`: by the free-standing decorator, so that it belongs to whoever includes its module.
+    `names` are those around a function defined within another; its annotations may need them.
+    """
+
+    function: Callable[..., Any]
+    topics: tuple[str, ...]
+    options: Mapping[str, Any]
+    free: bool
+    names: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler:
+    """A function with its topics, compiled: everything a message asks of it is decided.
+
+    `where` is its file:line. `decode` turns a message's bytes (None: a tombstone) into what
+    the payload's annotation says; it raises Undecodable and nothing else.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    function: Callable[..., Any]
+    is_async: bool
+    retry: Retry
+    order: Order
+    concurrency: int | None
+    dedup: Dedup | None
+    trust_ids: bool
+    where: str
+    decode: codec.Decoder
+    takes_value: str | None = None  # the parameter's name
+    takes_message: tuple[str, ...] = ()
+    takes_context: tuple[str, ...] = ()
+
+    def arguments(self, message: Message[Any], context: Context) -> dict[str, Any]:
+        """The keyword arguments to call the function with."""
+        arguments: dict[str, Any] = {}
+        if self.takes_value is not None:
+            arguments[self.takes_value] = message.value
+        for name in self.takes_message:
+            arguments[name] = message
+        for name in self.takes_context:
+            arguments[name] = context
+        return arguments
+
+    def __repr__(self) -> str:
+        return f"Handler({self.name!r}, topics={list(self.topics)})"
+
+
+class Register:
+    """An app's handlers, in the order of their declaration. Raises HandlerError for a name
+    used twice."""
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self._by_name: dict[str, Handler] = {}
+        by_topic: dict[str, list[Handler]] = {}
+        for handler in handlers:
+            twin = self._by_name.setdefault(handler.name, handler)
+            if twin is not handler:
+                raise HandlerError(
+                    f"{handler.where}: the handler name {handler.name!r} is already used at "
+                    f"{twin.where}; give one of them another with name="
+                )
+            for topic in handler.topics:
+                by_topic.setdefault(topic, []).append(handler)
+        self._by_topic = {topic: tuple(found) for topic, found in by_topic.items()}
+
+    def for_topic(self, topic: str) -> tuple[Handler, ...]:
+        """The handlers that take messages of the topic."""
+        return self._by_topic.get(topic, ())
+
+    def named(self, name: str) -> Handler | None:
+        return self._by_name.get(name)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that a handler takes, each once."""
+        return tuple(self._by_topic)
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Callable[[F], F]:
+    """Declare a function as the handler of topics.
+
+    The function stays what it is and can be called in tests as ever. It is found by an app
+    that includes its module, or by `kworker run package.module`. Options: `name` (default
+    module.qualname), `retry`, `order` ("key", "partition" or "none"), `concurrency` (a cap
+    within the worker's), `dedup` (message to id) and `trust_ids` (False: positions only).
+    Raises HandlerError for what is no function and for an unknown option; all else is
+    checked when a worker starts.
+    """
+    return declare((topic, *topics), options)
+
+
+def declare(
+    topics: tuple[str, ...],
+    options: Mapping[str, Any],
+    keep: Callable[[Declaration], None] | None = None,
+) -> Callable[[F], F]:
+    """The decorator behind `handler`, and behind `App.handler`, which keeps what is declared."""
+    if topics and callable(topics[0]):
+        raise HandlerError('the decorator needs a topic: write @handler("orders")')
+    for name in options:
+        if name not in HandlerOptions.__annotations__:
+            near = did_you_mean(name, HandlerOptions.__annotations__)
+            raise HandlerError(f"unknown handler option {name!r}{near}")
+
+    def decorate(function: F) -> F:
+        _refuse_no_function(function)
+        names: Mapping[str, Any] = {}
+        if "<locals>" in function.__qualname__:
+            caller = inspect.currentframe()
+            names = dict(caller.f_back.f_locals) if caller and caller.f_back else {}
+        declaration = Declaration(function, topics, dict(options), keep is None, names)
+        setattr(function, _ATTRIBUTE, (*declarations(function), declaration))
+        if keep is not None:
+            keep(declaration)
+        return function
+
+    return decorate
+
+
+def declarations(function: object) -> tuple[Declaration, ...]:
+    """What decorators said about the function, the innermost first."""
+    found: tuple[Declaration, ...] = getattr(function, _ATTRIBUTE, ())
+    return found
+
+
+def defined_in(module: types.ModuleType) -> list[Declaration]:
+    """The free-standing declarations of the functions that a module defines, each once."""
+    found: dict[int, Declaration] = {}
+    for function in vars(module).values():
+        if inspect.isfunction(function) and function.__module__ == module.__name__:
+            for declaration in declarations(function):
+                if declaration.free:
+                    found.setdefault(id(declaration), _standing_for(function, declaration))
+    return list(found.values())
+
+
+def compile_handler(declaration: Declaration, default_retry: Retry | None = None) -> Handler:
+    """What was declared, checked and ready to be called. Raises HandlerError, with the place.
+
+    A handler's own retry wins over `default_retry`, the app's.
+    """
+    function = declaration.function
+    where = source.where_defined(function)
+    try:
+        return _compile(declaration, default_retry, where)
+    except _Refused as refusal:
+        name = f"{function.__module__}.{function.__qualname__}"
+        raise HandlerError(f"{where}: handler {name} {refusal}") from refusal.__cause__
+
+
+class _Refused(Exception):
+    """Why a handler cannot work, to be read after its name."""
+
+
+class _Parameter(typing.NamedTuple):
+    name: str
+    annotation: Any
+    needed: bool  # it has no default
+
+
+def _compile(declaration: Declaration, default_retry: Retry | None, where: str) -> Handler:
+    function, options = declaration.function, declaration.options
+    inner = inspect.unwrap(function)
+    for one in (function, inner):
+        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
+            raise _Refused("is a generator: nobody would run it; use return instead of yield")
+    name = options.get("name")
+    if name is None:
+        name = f"{function.__module__}.{function.__qualname__}"
+    elif not isinstance(name, str) or not name or not name.isprintable():
+        raise _Refused(f"has name={name!r}: give printable text")
+    value, messages, contexts, wanted = _bind(_parameters(declaration))
+    return Handler(
+        name=name,
+        topics=_topics(declaration.topics),
+        function=function,
+        # A plain wrapper around a coroutine function hands its coroutine on: left alone,
+        # nobody would await it.
+        is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner),
+        retry=_retry(options.get("retry")) or default_retry or _DEFAULT_RETRY,
+        order=_order(options.get("order")),
+        concurrency=_concurrency(options.get("concurrency")),
+        dedup=_dedup(options.get("dedup")),
+        trust_ids=_trust_ids(options.get("trust_ids", True)),
+        where=where,
+        decode=_decoder(wanted) if value or messages else _undecoded,
+        takes_value=value,
+        takes_message=messages,
+        takes_context=contexts,
+    )
+
+
+def _refuse_no_function(function: Any) -> None:
+    if inspect.isfunction(function):
+        outer = function.__qualname__.rpartition(".")[0]
+        if outer and not outer.endswith("<locals>"):
+            raise HandlerError(
+                f"{source.where_defined(function)}: {function.__qualname__} is a method; a handler "
+                "is a function of a module, which can call it"
+            )
+        return
+    what = "a class" if isinstance(function, type) else f"a {type(function).__name__}"
+    raise HandlerError(
+        f"a handler is a function made with def or async def, not {what} ({function!r:.80})"
+    )
+
+
+def _standing_for(function: Callable[..., Any], declaration: Declaration) -> Declaration:
+    """A decorator outside ours that uses functools.wraps carries the declaration along; it
+    was put there to be called."""
+    return replace(declaration, function=function)
+
+
+# --- parameters ----------------------------------------------------------------------------
+
+
+def _parameters(declaration: Declaration) -> list[_Parameter]:
+    function = declaration.function
+    try:
+        signature = inspect.signature(function)
+    except (NameError, ValueError, TypeError) as error:
+        raise _Refused(f"has a signature that cannot be read: {error}") from error
+    found = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise _Refused(f"takes *{name}, which nobody fills; name its parameters")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise _Refused(f"takes **{name}, which nobody fills; name its parameters")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise _Refused(f"takes {name!r} by position only; it is called by name: drop the '/'")
+        annotation = _resolve(declaration, name, parameter.annotation)
+        found.append(_Parameter(name, annotation, parameter.default is _UNSAID))
+    return found
+
+
+def _resolve(declaration: Declaration, name: str, annotation: Any) -> Any:
+    """The annotation with the names in it looked up: in the module, and for a function
+    defined within another, among what that function knew."""
+    if annotation is _UNSAID:
+        return annotation
+    inner = inspect.unwrap(declaration.function)
+    known = {**getattr(inner, "__globals__", {}), **declaration.names, **_closure(inner)}
+    holder = types.SimpleNamespace(__annotations__={name: annotation})
+    try:
+        return typing.get_type_hints(holder, known, known, include_extras=True)[name]
+    except NameError as error:
+        raise _Refused(
+            f"has parameter {name!r} with annotation {annotation!r}: {error} where a worker "
+            "looks; import it outside of TYPE_CHECKING, or define it in the module"
+        ) from error
+    except Exception as error:  # an annotation is the user's code
+        raise _Refused(
+            f"has parameter {name!r} with annotation {annotation!r}, which cannot be resolved: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    found = {}
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    for name, cell in zip(names, function.__closure__ or (), strict=False):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
+def _bind(
+    parameters: list[_Parameter],
+) -> tuple[str | None, tuple[str, ...], tuple[str, ...], Any]:
+    """Who gets what: the payload's parameter, those for the message and the context; and the
+    annotation that says how to decode."""
+    contexts: list[str] = []
+    messages: list[str] = []
+    others: list[_Parameter] = []
+    wanted: list[tuple[str, Any]] = []
+    for parameter in parameters:
+        kind = _without_none(parameter.annotation)
+        if kind is Context:
+            contexts.append(parameter.name)
+        elif kind is Message or get_origin(kind) is Message:
+            messages.append(parameter.name)
+            for of in get_args(kind):
+                wanted.append((parameter.name, of))
+        else:
+            others.append(parameter)
+
+    payload: _Parameter | None = others[0] if others else None
+    if payload is not None and messages and not payload.needed:
+        payload = None  # the message brings the value; what has a default keeps it
+    for other in others:
+        if other is payload or not other.needed:
+            continue
+        assert payload is not None
+        raise _Refused(
+            f"takes two payloads, {payload.name!r} and {other.name!r}: nobody fills the second; "
+            "annotate it as Message or Context, or give it a default"
+        )
+    if payload is not None and payload.annotation is not _UNSAID:
+        wanted.insert(0, (payload.name, payload.annotation))
+    said = [pair for pair in wanted if pair[1] is not Any] or wanted
+    for name, annotation in said[1:]:
+        if annotation != said[0][1]:
+            raise _Refused(
+                f"wants its value as {codec.named(said[0][1])} in {said[0][0]!r} and as "
+                f"{codec.named(annotation)} in {name!r}: it is decoded once"
+            )
+    return (
+        payload.name if payload is not None else None,
+        tuple(messages),
+        tuple(contexts),
+        said[0][1] if said else _UNSAID,
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    """`Context` out of `Context | None`, which lets a test leave it out."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        others = [part for part in get_args(annotation) if part is not type(None)]
+        if len(others) == 1:
+            return others[0]
+    return annotation
+
+
+def _decoder(annotation: Any) -> codec.Decoder:
+    try:
+        return codec.decoder(annotation)
+    except TypeError as error:
+        raise _Refused(
+            f"takes a {codec.named(annotation)}, which nobody can decode: {error}"
+        ) from error
+
+
+def _undecoded(raw: bytes | None, headers: Headers) -> bytes | None:
+    """For a handler that asks for no value: what is not looked at cannot be wrong."""
+    return raw
+
+
+# --- options -------------------------------------------------------------------------------
+
+
+def _topics(topics: tuple[str, ...]) -> tuple[str, ...]:
+    if not topics:
+        raise _Refused("has no topic")
+    for topic in topics:
+        if isinstance(topic, str) and topic.startswith("^"):
+            raise _Refused(
+                f"takes {topic!r}: regular expressions are not supported yet; name its topics"
+            )
+        fault = topic_fault(topic)
+        if fault is not None:
+            raise _Refused(f"cannot work: {fault}")
+    return tuple(dict.fromkeys(topics))
+
+
+def _retry(retry: Any) -> Retry | None:
+    if retry is not None and not isinstance(retry, Retry):
+        raise _Refused(f"has retry={retry!r}: give a Retry, as Retry(attempts=3)")
+    return retry
+
+
+def _order(order: Any) -> Order:
+    if order is None:
+        return "key"
+    if order not in get_args(Order):
+        raise _Refused(f"has order={order!r}: it is one of {', '.join(get_args(Order))}")
+    found: Order = order
+    return found
+
+
+def _concurrency(concurrency: Any) -> int | None:
+    if concurrency is None:
+        return None
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise _Refused(f"has concurrency={concurrency!r}: give a number, at least 1")
+    return concurrency
+
+
+def _dedup(dedup: Any) -> Dedup | None:
+    if dedup is not None and (not callable(dedup) or inspect.iscoroutinefunction(dedup)):
+        raise _Refused(f"has dedup={dedup!r}: give a plain function of a Message")
+    found: Dedup | None = dedup
+    return found
+
+
+def _trust_ids(trust_ids: Any) -> bool:
+    if not isinstance(trust_ids, bool):
+        raise _Refused(f"has trust_ids={trust_ids!r}: give True or False")
+    return trust_ids
