@@ -1,0 +1,58 @@
+"""Writes the pages that are grown from the code: `python docs/generate.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kworker import settings
+
+HERE = Path(__file__).parent
+
+HEAD = """# Settings
+
+*Written by `docs/generate.py` from the one place where settings are declared.*
+
+Command line, then `KWORKER_*` variables, then `kworker.toml`, then `[tool.kworker]` in
+pyproject.toml, then `App(…)`, then the default: the closer to the operator, the stronger. A setting
+is a flag of `kworker run`, a variable, a key of `kworker.toml` and a keyword of `App`:
+`--commit-every 2s`, `KWORKER_COMMIT_EVERY=2s`, `commit_every = "2s"`,
+`App("shop", commit_every="2s")`.
+
+Durations are written `"5s"`, `"1m"`, `"250ms"`; plain numbers are seconds. Sizes are written
+`"64MiB"`; plain numbers are bytes. An unknown key in a file is refused, an unknown variable is
+warned of.
+
+| setting | takes | default | |
+|---|---|---|---|
+"""
+
+TAIL = """
+## Kafka's own properties
+
+What librdkafka calls by a dotted name is passed on as it is, for all clients (`[kafka]`), for
+consumers (`[kafka.consumer]`) or for producers (`[kafka.producer]`) in `kworker.toml`, for all by
+`-X sasl.username=shop`, and from the environment by `KWORKER_KAFKA__SASL_USERNAME`. Properties that
+would break a promise (`enable.auto.commit`, `group.id`, …) are refused, with the reason.
+"""
+
+
+def settings_page() -> str:
+    rows = [
+        f"| `{one.name}` | {_takes(one)} | {_default(one)} | {one.about.help} |"
+        for one in settings.declared().values()
+    ]
+    return HEAD + "\n".join(rows) + "\n" + TAIL
+
+
+def _takes(one: settings.Declared) -> str:
+    if one.choices:
+        return ", ".join(f"`{choice}`" for choice in one.choices)
+    return "on or off" if one.switch else one.metavar.lower()
+
+
+def _default(one: settings.Declared) -> str:
+    return "" if one.default_text is None else f"`{one.default_text}`"
+
+
+if __name__ == "__main__":
+    (HERE / "look-up" / "settings.md").write_text(settings_page(), encoding="utf-8")
