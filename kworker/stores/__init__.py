@@ -1,1 +1,36 @@
+"""Where a group remembers what it did: the door to the room."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from ..clock import Clock, SystemClock
+from .api import Store
+
+
+def open_store(path: Path | str, *, group: str, cluster: str, clock: Clock | None = None) -> Store:
+    """Open the store of this group on this host, made if it is not there.
+
+    It is bound to the group and the Kafka cluster (its id) that it was made for. It belongs
+    to the thread that opens it; a process that forks opens it afterwards, in each child.
+    Raises StoreError for a file that cannot be used, and for any that is not this group's.
+    """
+    from .sqlite.store import SqliteStore
+
+    return SqliteStore(Path(path), group=group, cluster=cluster, clock=clock or SystemClock())
+
+
+def default_path(group: str) -> Path:
+    """Where the group's store is unless told otherwise: under the working directory.
+
+    A group's name may hold anything; what could lead out of the folder or hide the file is
+    percent-escaped.
+    """
+    name = quote(group, safe="").replace("~", "%7E")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    return Path(".kworker") / f"{name}.db"
+
+
+__all__ = ["Store", "default_path", "open_store"]

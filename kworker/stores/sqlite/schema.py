@@ -1,0 +1,155 @@
+"""The tables, how they came about, and whose they are."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+VERSION = 1  # how many migrations there are
+_OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
+
+
+def recognise(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse, untouched, the file of another program or of a newer version.
+
+    Raises StoreError.
+    """
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (empty,) = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()
+    if not empty and ours != _OURS:
+        raise StoreError(f"{path}: is a database of another program; name another file with --db")
+    if version > VERSION:
+        raise StoreError(
+            f"{path}: was written by a newer kworker (store version {version}, this one knows "
+            f"{VERSION}); upgrade kworker, or name another file with --db"
+        )
+
+
+def bring_up(
+    connection: sqlite3.Connection, path: Path, *, group: str, cluster: str, now: float
+) -> None:
+    """Make or migrate the tables and bind a new file to group and cluster.
+
+    Raises StoreError for a file of another group or cluster. Whoever calls it has the turn.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < VERSION:
+        _migrate(connection, group=group, cluster=cluster, now=now)
+    owner = connection.execute('SELECT "group", cluster FROM meta').fetchone()
+    if owner is None:
+        raise StoreError(f"{path}: does not say whose it is; name another file with --db")
+    for what, expected, found in (("group", group, owner[0]), ("cluster", cluster, owner[1])):
+        if found != expected:
+            raise StoreError(
+                f"{path}: belongs to {what} {found!r}, not to {expected!r}; "
+                "name another file with --db"
+            )
+
+
+def _migrate(connection: sqlite3.Connection, *, group: str, cluster: str, now: float) -> None:
+    """All or nothing: a file is never left between two versions."""
+    from sqlite_utils import Database  # takes 0.1 s, which only a new version has to pay
+
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrations().apply(Database(connection, execute_plugins=False))
+        connection.execute(
+            'INSERT OR IGNORE INTO meta (one, uuid, "group", cluster, created_at) '
+            "VALUES (1, ?, ?, ?, ?)",
+            (str(uuid.uuid4()), group, cluster, now),
+        )
+        connection.execute(f"PRAGMA application_id = {_OURS}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def migrations() -> Migrations:
+    """Every step from an empty file to the present version, in order.
+
+    A step that was released is never changed: it is applied once a file.
+    """
+    from sqlite_utils import Migrations
+
+    steps = Migrations("kworker")
+    for step in (_the_first_tables,):
+        steps(name=step.__name__.lstrip("_"))(step)
+    return steps
+
+
+def _the_first_tables(db: Database) -> None:
+    for statement in _FIRST:
+        db.execute(statement)
+
+
+# Marks are kept in the order of writing, which makes the oldest cheap to find and the end
+# of the table the only place that grows; handler and topic, which repeat, are kept once.
+_FIRST = (
+    """CREATE TABLE meta (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        uuid TEXT NOT NULL,
+        "group" TEXT NOT NULL,
+        cluster TEXT NOT NULL,
+        created_at REAL NOT NULL
+    )""",
+    """CREATE TABLE scope (
+        scope INTEGER PRIMARY KEY,
+        handler TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        UNIQUE (handler, topic)
+    )""",
+    """CREATE TABLE mark (
+        mark INTEGER PRIMARY KEY,
+        scope INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        replay INTEGER NOT NULL,
+        hop INTEGER NOT NULL,
+        at REAL NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX mark_by_id ON mark (scope, id, replay, hop)",
+    """CREATE VIEW seen AS
+        SELECT handler, topic, id, replay, hop,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM mark JOIN scope USING (scope)""",
+    """CREATE TABLE attempt (
+        attempt INTEGER PRIMARY KEY,
+        scope INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        replay INTEGER NOT NULL,
+        hop INTEGER NOT NULL,
+        calls INTEGER NOT NULL,
+        decided TEXT,
+        first_failed_at REAL,
+        at REAL NOT NULL,
+        UNIQUE (scope, id, replay, hop)
+    )""",
+    """CREATE VIEW attempts AS
+        SELECT handler, topic, id, replay, hop, calls, decided,
+            strftime('%Y-%m-%dT%H:%M:%fZ', first_failed_at, 'unixepoch') AS first_failed_at,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM attempt JOIN scope USING (scope)""",
+    """CREATE TABLE position (
+        handler TEXT NOT NULL,
+        topic_id TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        topic TEXT,
+        ranges TEXT NOT NULL,
+        at REAL NOT NULL,
+        PRIMARY KEY (handler, topic_id, partition)
+    ) WITHOUT ROWID""",
+    """CREATE VIEW positions AS
+        SELECT handler, topic, partition, ranges, topic_id,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM position""",
+)

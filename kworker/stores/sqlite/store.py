@@ -1,0 +1,167 @@
+"""The store: one connection, one transaction a turn."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...clock import Clock
+from ...errors import StoreError
+from ...ranges import Ranges
+from ..api import Attempt, Log, Mark, Turn
+from . import attempts, care, positions, schema, seen
+from .marks import Scopes
+from .turnstile import Turnstile
+
+_OPENING = 10.0  # seconds to wait for another process that opens or writes
+_CLOSING = 1.0  # seconds
+_READING = 1000  # milliseconds to wait for a lock that SQLite takes while it recovers
+_CHECKPOINT = 4096  # pages in the log before they are moved into the database: 16 MiB
+
+
+class SqliteStore:
+    """The memory of one group on one host, in one file that its processes share.
+
+    The connection belongs to the thread that opened it, and to a process that does not fork
+    afterwards. Whatever writes does so in its turn (`Turnstile`), checkpoints included:
+    SQLite makes them at the end of a commit, when the turn is still ours. Readers need no
+    turn and see what is committed.
+    """
+
+    def __init__(self, path: Path, *, group: str, cluster: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._closed = False
+        care.prepare(path)
+        try:
+            self._turnstile = Turnstile(path.with_name(path.name + ".lock"))
+        except OSError as error:
+            raise StoreError(f"{error.filename}: {error.strerror}; remove it") from error
+        try:
+            self._connection = self._open(group, cluster)
+        except BaseException:
+            self._turnstile.close()
+            raise
+        self._scopes = Scopes(self._connection)
+
+    def seen(self, marks: Sequence[Mark]) -> set[Mark]:
+        if not marks:
+            return set()
+        with care.telling(self._path):
+            return seen.find(self._connection, self._scopes, marks)
+
+    def done(self, handler: str, log: Log) -> Ranges:
+        with care.telling(self._path):
+            return positions.find(self._connection, handler, log)
+
+    def attempts(self, marks: Sequence[Mark]) -> dict[Mark, Attempt]:
+        if not marks:
+            return {}
+        with care.telling(self._path):
+            return attempts.find(self._connection, self._scopes, marks)
+
+    def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
+        if not (turn.seen or turn.done or turn.attempts or turn.settled):
+            return True
+        with care.telling(self._path), self._turn(patience) as mine:
+            if mine:
+                now = self._clock.wall()
+                if turn.seen:
+                    seen.add(self._connection, self._scopes, turn.seen, now)
+                if turn.done:
+                    positions.add(self._connection, turn.done, turn.topics or {}, now)
+                if turn.attempts:
+                    attempts.write(self._connection, self._scopes, turn.attempts, now)
+                if turn.settled:
+                    attempts.remove(self._connection, self._scopes, turn.settled)
+            return mine
+
+    def prune(self, before: float, *, limit: int = 1000) -> int:
+        with care.telling(self._path), self._turn(0.0) as mine:
+            if not mine:
+                return 0
+            attempts.forget(self._connection, before, limit)
+            return seen.forget(self._connection, before, limit)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        # The last to close moves the log into the database. Without the turn it cannot be
+        # the last: whoever has it is still connected.
+        self._turnstile.enter(_CLOSING)
+        try:
+            with care.telling(self._path):
+                self._connection.close()
+        finally:
+            self._turnstile.close()
+
+    def _open(self, group: str, cluster: str) -> sqlite3.Connection:
+        path = self._path
+        if not self._turnstile.enter(_OPENING):
+            raise StoreError(
+                f"{path}: another process has had its turn for {_OPENING:.0f} s; "
+                f"end the one that holds {path.name}.lock, then start again"
+            )
+        try:
+            with care.telling(path):
+                connection = sqlite3.connect(path, timeout=_OPENING, isolation_level=None)
+                try:
+                    schema.recognise(connection, path)
+                    for pragma in (
+                        "journal_mode = WAL",
+                        "synchronous = FULL",
+                        f"wal_autocheckpoint = {_CHECKPOINT}",
+                        "temp_store = MEMORY",
+                        "trusted_schema = OFF",
+                    ):
+                        connection.execute(f"PRAGMA {pragma}").fetchall()
+                    now = self._clock.wall()
+                    schema.bring_up(connection, path, group=group, cluster=cluster, now=now)
+                    care.check(connection, path)
+                    connection.execute(f"PRAGMA busy_timeout = {_READING}")
+                except BaseException:
+                    connection.close()
+                    raise
+                return connection
+        finally:
+            self._turnstile.leave()
+
+    @contextmanager
+    def _turn(self, patience: float) -> Iterator[bool]:
+        """One write transaction in our turn; False where another has the turn, or a program
+        that knows no turns is writing."""
+        deadline = time.monotonic() + patience
+        if not self._turnstile.enter(patience):
+            yield False
+            return
+        try:
+            if not self._begin(max(0.0, deadline - time.monotonic())):
+                yield False
+                return
+            committed = False
+            try:
+                yield True
+                self._connection.execute("COMMIT")
+                committed = True
+            finally:
+                if not committed and self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                self._scopes.keep(committed)
+        finally:
+            self._turnstile.leave()
+
+    def _begin(self, patience: float) -> bool:
+        self._connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if care.busy(error):
+                return False
+            raise
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {_READING}")
+        return True
