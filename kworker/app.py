@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from typing import Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 from . import handlers, settings, source
 from .errors import HandlerError, SettingsError
 from .handlers import Declaration, F, HandlerOptions, Register, defined_in
 from .retry import Retry
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .publisher import Publisher
+
+if TYPE_CHECKING:
+    from .publisher import Publisher
 
 _LATER = ("exactly_once", "at_most_once")
 
@@ -81,6 +89,41 @@ class App:
                 "or include the module that does"
             )
         return Register(handlers.compile_handler(one, self.retry) for one in declared)
+
+    def publisher(self) -> Publisher:
+        """A publisher for the app's cluster, to be entered with `with` or `async with`.
+
+        Its settings are the app's, and what environment and files say above them, as for
+        `kworker run`. Raises SettingsError.
+        """
+        # Here, because who only declares handlers needs no client library.
+        from . import publisher
+
+        found = settings.load(self.settings, flags={}, environ=os.environ, folder=Path.cwd())
+        return publisher.open(
+            found.values["bootstrap_servers"],
+            common=found.kafka,
+            producer=found.kafka_producer,
+            publish_wait=found.values["publish_wait"],
+        )
+
+    def publisher(self) -> Publisher:
+        """Sends messages from outside a worker; to be used with `with` or `async with`.
+
+        It takes the app's settings and what the environment and the files of the working
+        directory say about them, as `kworker run` does. Raises SettingsError.
+        """
+        # Not above: declaring an app, as for a test of its handlers, needs no Kafka client.
+        from . import publisher
+
+        found = settings.load(self.settings, flags={}, environ=os.environ, folder=Path.cwd())
+        return publisher.open(
+            found.values["bootstrap_servers"],
+            common=found.kafka,
+            producer=found.kafka_producer,
+            publish_wait=found.values["publish_wait"],
+            client_id=f"kworker-{self.name}-publisher",
+        )
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
