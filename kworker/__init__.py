@@ -1,1 +1,43 @@
 """kworker: workers on Kafka that lose nothing and repeat nothing they remember."""
+
+from .app import App
+from .context import Context
+from .errors import (
+    CannotGoOn,
+    HandlerError,
+    KafkaUnavailable,
+    KworkerError,
+    PublishRejected,
+    SettingsError,
+    StoreError,
+    TargetError,
+    TopicsMissing,
+    Undecodable,
+    UsageError,
+)
+from .handlers import handler
+from .message import Message
+from .outcome import Reject, RetryLater, Skip
+from .retry import Retry
+
+__all__ = [
+    "App",
+    "CannotGoOn",
+    "Context",
+    "HandlerError",
+    "KafkaUnavailable",
+    "KworkerError",
+    "Message",
+    "PublishRejected",
+    "Reject",
+    "Retry",
+    "RetryLater",
+    "SettingsError",
+    "Skip",
+    "StoreError",
+    "TargetError",
+    "TopicsMissing",
+    "Undecodable",
+    "UsageError",
+    "handler",
+]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import os
+import pkgutil
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,11 @@ def run(work: Callable[[], T], failing: str, module: str | None = None) -> T:
         raise TargetError(f"{failing}: {_told(error)}") from error
 
 
+def modules_in(package: ModuleType) -> list[str]:
+    """The names of the modules right below a package."""
+    return [found.name for found in pkgutil.iter_modules(package.__path__)]
+
+
 def where_defined(function: Callable[..., Any]) -> str:
     """`file:line` of a function, behind what decorates it."""
     code = inspect.unwrap(function).__code__
@@ -83,25 +89,18 @@ def _told(error: BaseException) -> str:
 def _not_found(module: str, missing: str) -> str:
     parent, _, last = missing.rpartition(".")
     if not parent:
-        near = did_you_mean(last, _modules(Path.cwd()))
-        near = near or f" in {Path.cwd()} or among the installed packages"
+        folder = Path(sys.path[0] if sys.path else "").resolve()
+        near = did_you_mean(last, _modules_below(folder))
+        near = near or f" in {folder}, nor among the installed packages"
         return f"there is no module {missing!r}{near}"
-    spec = importlib.util.find_spec(parent)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if not folders:
+    package = sys.modules.get(parent)
+    if package is None or not hasattr(package, "__path__"):
         return f"there is no module {module!r}: {parent!r} is a module, not a package"
-    near = did_you_mean(last, [name for folder in folders for name in _modules(Path(folder))])
-    return f"there is no module {missing!r} in package {parent!r}{near}"
+    return f"there is no module {missing!r}{did_you_mean(last, modules_in(package))}"
 
 
-def _modules(folder: Path) -> list[str]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return []
-    files = [entry.stem for entry in entries if entry.suffix == ".py"]
-    packages = [entry.name for entry in entries if entry.is_dir() and entry.name.isidentifier()]
-    return files + packages
+def _modules_below(folder: Path) -> list[str]:
+    return [found.name for found in pkgutil.iter_modules([str(folder)])]
 
 
 def _as_path(name: str) -> str:
