@@ -105,23 +105,6 @@ class App:
             common=found.kafka,
             producer=found.kafka_producer,
             publish_wait=found.values["publish_wait"],
-        )
-
-    def publisher(self) -> Publisher:
-        """Sends messages from outside a worker; to be used with `with` or `async with`.
-
-        It takes the app's settings and what the environment and the files of the working
-        directory say about them, as `kworker run` does. Raises SettingsError.
-        """
-        # Not above: declaring an app, as for a test of its handlers, needs no Kafka client.
-        from . import publisher
-
-        found = settings.load(self.settings, flags={}, environ=os.environ, folder=Path.cwd())
-        return publisher.open(
-            found.values["bootstrap_servers"],
-            common=found.kafka,
-            producer=found.kafka_producer,
-            publish_wait=found.values["publish_wait"],
             client_id=f"kworker-{self.name}-publisher",
         )
 
