@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
 ROOT = "kworker"
@@ -55,11 +57,11 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         for name, value in _fields(record).items():
-            line[name if name not in line else f"{name}_"] = value
+            line[name if name not in line else f"{name}_"] = _json(value)
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = self.formatException(record.exc_info)
         # Escaped to ASCII, so that a lone surrogate in a payload cannot break the stream.
-        return json.dumps(line, default=_text)
+        return json.dumps(line)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -130,6 +132,23 @@ def _short(value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
+    return _text(value)
+
+
+_DEEPEST = 5  # levels of a field's value; what is deeper, or holds itself, becomes text
+
+
+def _json(value: Any, level: int = 0) -> Any:
+    """A field's value as JSON can say it: a log line is never lost for what it carries."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if level < _DEEPEST:
+        if isinstance(value, Mapping):
+            return {_text(name): _json(one, level + 1) for name, one in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [_json(one, level + 1) for one in value]
     return _text(value)
 
 
