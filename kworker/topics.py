@@ -178,6 +178,13 @@ class Plan:
         """All topics to be made, sources first."""
         return self.sources + self.create
 
+    def refusal(self, group: str) -> str:
+        """Why the group cannot run with what is there, in one line."""
+        return (
+            f"topics of group {group!r} are worse than it needs: "
+            f"{'; '.join(map(str, self.worse))}; alter them, or go on with --accept-topics"
+        )
+
 
 def plan(
     sources: Iterable[str],
@@ -247,10 +254,7 @@ def ensure(
     sources, delays = set(sources), set(delays)
     result = plan(sources, delays, names, admin, create_sources=create and create_sources)
     if result.worse and not accept:
-        raise TopicsMissing(
-            f"topics of group {names.group!r} are worse than it needs: "
-            f"{'; '.join(map(str, result.worse))}; alter them, or go on with --accept-topics"
-        )
+        raise TopicsMissing(result.refusal(names.group))
     if result.missing and not create:
         absent = [new.name for new in result.missing]
         raise TopicsMissing(

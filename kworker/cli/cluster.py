@@ -1,0 +1,36 @@
+"""From what was typed to a cluster and to the topics of an app's group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import settings
+from ..topics import GroupTopics
+
+if TYPE_CHECKING:
+    from ..app import App
+    from ..kafka import Kafka
+
+
+def connect(configuration: settings.Configuration) -> Kafka:
+    """The cluster that the settings name. Raises SettingsError for a property refused."""
+    from .. import kafka
+
+    return kafka.connect(
+        configuration.values["bootstrap_servers"],
+        common=configuration.kafka,
+        consumer=configuration.kafka_consumer,
+        producer=configuration.kafka_producer,
+        client_id="kworker-command",
+    )
+
+
+def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:
+    """The topics of the app's group. Raises SettingsError where they make no legal names."""
+    values = configuration.values
+    return GroupTopics(
+        values["group"] or app.name,
+        values["retry_topic"],
+        values["replay_topic"],
+        values["dlq_topic"],
+    )
