@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -58,35 +59,20 @@ def _with_store_of_dev(app: App, configuration: settings.Configuration) -> setti
 
 def _make_topics(app: App, configuration: settings.Configuration) -> None:
     """Under `kworker dev`, topics that handlers take are made, too."""
-    from .. import kafka, topics
+    from .. import topics
+    from . import cluster
 
     values, register = configuration.values, app.register()
-    names = topics.GroupTopics(
-        values["group"] or app.name,
-        values["retry_topic"],
-        values["replay_topic"],
-        values["dlq_topic"],
-    )
-    delays = {delay for handler in register for delay in handler.retry.delays}
-    admin = kafka.connect(
-        values["bootstrap_servers"],
-        common=configuration.kafka,
-        consumer=configuration.kafka_consumer,
-        producer=configuration.kafka_producer,
-        client_id="kworker-dev",
-    ).admin()
-    try:
+    with contextlib.closing(cluster.connect(configuration).admin()) as admin:
         topics.ensure(
             register.topics,
-            delays,
-            names,
+            {delay for handler in register for delay in handler.retry.delays},
+            cluster.topics_of(app, configuration),
             admin,
             create=values["create_topics"] == "missing",
             create_sources=True,
             accept=True,
         )
-    finally:
-        admin.close()
     for topic in register.topics[:1]:
         output.note(f"send it a message: kworker publish {topic} '{{\"id\": 1}}'")
 
