@@ -14,7 +14,7 @@ class Partition(NamedTuple):
     """One partition of one topic."""
 
     topic: str
-    index: int
+    index: int  # type: ignore[assignment]  # nobody looks for items in a pair
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.index}"
@@ -40,8 +40,15 @@ class Record:
     """
 
     __slots__ = (
-        "topic", "partition", "offset", "key", "value", "headers", "timestamp", "leader_epoch",
         "damage",
+        "headers",
+        "key",
+        "leader_epoch",
+        "offset",
+        "partition",
+        "timestamp",
+        "topic",
+        "value",
     )  # fmt: skip
 
     def __init__(
@@ -90,8 +97,18 @@ class Message(Generic[T]):
     """
 
     __slots__ = (
-        "value", "raw", "key", "headers", "topic", "partition", "offset", "timestamp", "id",
-        "attempt", "replay", "original",
+        "attempt",
+        "headers",
+        "id",
+        "key",
+        "offset",
+        "original",
+        "partition",
+        "raw",
+        "replay",
+        "timestamp",
+        "topic",
+        "value",
     )  # fmt: skip
 
     def __init__(

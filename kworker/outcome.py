@@ -59,9 +59,10 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The handler raised, or its message could not be decoded."""
+    """The handler raised; or its message could not be decoded, and it was not `called`."""
 
     error: BaseException
+    called: bool = True
 
 
 @dataclass(frozen=True, slots=True)

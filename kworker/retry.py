@@ -14,7 +14,9 @@ from .outcome import Decision, GiveUp, Reject, RetryLater, SendOn, TryAgain
 
 Wait = Callable[[tenacity.RetryCallState], float]
 
-DEFAULT_WAIT: Wait = tenacity.wait_exponential_jitter(initial=0.2, max=10, jitter=0.2)
+DEFAULT_WAIT: Wait = tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(
+    0, 0.2
+)
 
 
 class Retry:
@@ -27,7 +29,7 @@ class Retry:
     cannot work.
     """
 
-    __slots__ = ("attempts", "wait", "delays", "on", "never")
+    __slots__ = ("attempts", "delays", "never", "on", "wait")
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class Retry:
         if wait is not None and not callable(wait):
             raise HandlerError(f"Retry(wait={wait!r}): give one of tenacity's waits")
         if isinstance(delays, (str, int, float)):
-            raise HandlerError(f"Retry(delays={delays!r}): give a list, as [\"5s\", \"1m\"]")
+            raise HandlerError(f'Retry(delays={delays!r}): give a list, as ["5s", "1m"]')
         try:
             self.delays = tuple(round(durations.seconds(delay), 3) for delay in delays)
         except (ValueError, AttributeError, TypeError) as error:
@@ -108,9 +110,7 @@ def _through(delay: float, delays: tuple[float, ...]) -> float | None:
     return min(longer) if longer else max(delays, default=None)
 
 
-def _following(
-    delays: tuple[float, ...], hop: int, arrived_through: float | None
-) -> float | None:
+def _following(delays: tuple[float, ...], hop: int, arrived_through: float | None) -> float | None:
     """The delay after the one a message came through: in the declared order where it still
     stands in its place, else the next longer one."""
     if arrived_through is None:

@@ -1,0 +1,126 @@
+"""The log of a worker, written as a plugin: one line at each outcome that is not plain success."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from ..facts import HandlerInfo, Snapshot, WorkerInfo
+from ..hookspecs import hookimpl
+from ..message import AnyMessage, Partition
+from ..outcome import Outcome
+
+log = logging.getLogger("kworker.worker")
+
+PROGRESS = 30.0  # seconds between two lines of progress
+
+
+class Journal:
+    """Writes what it is told; per message nothing above DEBUG while all is well."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+        self._handled = 0
+
+    @hookimpl
+    def worker_started(self, worker: WorkerInfo) -> None:
+        names = ", ".join(handler.name for handler in worker.handlers)
+        log.info(
+            "worker started: group %s, handlers %s, concurrency %d, store %s",
+            worker.group, names, worker.concurrency, worker.store,
+            extra={"group": worker.group, "topics": list(worker.topics)},
+        )  # fmt: skip
+
+    @hookimpl
+    def worker_stopping(self, worker: WorkerInfo) -> None:
+        log.info("stopping: finishing what runs", extra={"group": worker.group})
+
+    @hookimpl
+    def worker_beat(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if now - self._said < PROGRESS:
+            return
+        rate = (snapshot.handled - self._handled) / (now - self._said)
+        self._said, self._handled = now, snapshot.handled
+        log.info(
+            "%d handled (%.1f/s), %d retried, %d dead-lettered, %d duplicates, %d in flight",
+            snapshot.handled, rate, snapshot.retried, snapshot.dead_lettered, snapshot.skipped,
+            snapshot.in_flight,
+            extra={"paused": snapshot.paused, "waiting": snapshot.waiting},
+        )  # fmt: skip
+
+    @hookimpl
+    def partitions_revoked(self, partitions: Sequence[Partition], lost: bool) -> None:
+        level = logging.WARNING if lost else logging.INFO
+        how = "lost to another member" if lost else "handed over"
+        log.log(level, "partitions %s: %s", how, ", ".join(map(str, partitions)))
+
+    @hookimpl
+    def message_retrying(
+        self, message: AnyMessage, handler: HandlerInfo, error: BaseException, attempt: int,
+        delay: float,
+    ) -> None:  # fmt: skip
+        log.warning(
+            "call %d of %s failed, the next in %.3g s: %s: %s",
+            attempt, handler.name, delay, type(error).__name__, error,
+            extra=_fields(message, handler) | {"attempt": attempt, "delay": delay},
+        )  # fmt: skip
+
+    @hookimpl
+    def message_dead_lettered(
+        self, message: AnyMessage, handler: HandlerInfo, disposition: str,
+        error: BaseException | None,
+    ) -> None:  # fmt: skip
+        log.error(
+            "dead-lettered (%s) by %s: %s",
+            disposition, handler.name, "decided before a restart" if error is None else error,
+            extra=_fields(message, handler) | {"disposition": disposition},
+        )  # fmt: skip
+
+    @hookimpl
+    def position_lost(
+        self, partition: Partition, expected: int, found: int, missing: int | None
+    ) -> None:
+        log.error(
+            "%s: offset %d no longer exists; %s messages are gone, reading goes on at %d",
+            partition, expected, "an unknown number of" if missing is None else missing, found,
+            extra={"topic": partition.topic, "partition": partition.index, "missing": missing},
+        )  # fmt: skip
+
+    @hookimpl
+    def partition_stuck(self, partition: Partition, reason: str) -> None:
+        log.error(
+            "%s waits: %s", partition, reason,
+            extra={"topic": partition.topic, "partition": partition.index},
+        )  # fmt: skip
+
+
+class Details:
+    """The log's lines about what went well, for when DEBUG is asked for."""
+
+    @hookimpl
+    def message_settled(
+        self, message: AnyMessage, handler: HandlerInfo, outcome: Outcome, seconds: float
+    ) -> None:
+        ended = type(outcome).__name__.lower()
+        log.debug("%s in %.3f s", ended, seconds, extra=_fields(message, handler))
+
+    @hookimpl
+    def message_skipped(self, message: AnyMessage, handler: HandlerInfo, reason: str) -> None:
+        log.debug("skipped by %s: %s", handler.name, reason, extra=_fields(message, handler))
+
+    @hookimpl
+    def offsets_committed(self, offsets: Mapping[Partition, int]) -> None:
+        log.debug("committed %s", ", ".join(f"{one}@{at}" for one, at in offsets.items()))
+
+
+def _fields(message: AnyMessage, handler: HandlerInfo) -> dict[str, object]:
+    return {
+        "handler": handler.name,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "attempt": message.attempt,
+        "id": message.id,
+    }

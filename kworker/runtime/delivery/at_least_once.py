@@ -1,0 +1,280 @@
+"""At least once: handle, settle, record, and only then let the offset be committed.
+
+The order of steps, and why no crash between any two of them loses a message:
+
+1. a failure's decision is recorded before its copy is sent, so the handler is not called
+   again for what was decided;
+2. outputs and copies are acknowledged before their message counts as settled;
+3. what is settled is recorded, durably, before its offset is closed;
+4. only closed offsets are committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ...errors import PublishRejected
+from ...kafka.api import Receipt, Refusal
+from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, SendOn, Skipped, TryAgain
+from ...plugins import Tell
+from ...ranges import Ranges
+from ...retry import decide
+from ...stores.api import Attempt, Log, Mark, Store, Turn
+from ...topics import GroupTopics
+from ..ledger import Ledger
+from ..settle import Copy, copy_for
+from ..work import Work
+from .api import Hands, Shipment
+
+log = logging.getLogger("kworker.runtime")
+
+Send = Callable[[Shipment], None]
+
+RESEND = 1.0, 30.0  # seconds: first and longest pause before a refused copy is sent again
+
+
+class AtLeastOnce:
+    """See the module. Only the loop's thread touches it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        topics: GroupTopics,
+        send: Send,
+        hands: Hands,
+        tell: Tell,
+        wall: Callable[[], float],
+        reference_when_too_large: bool,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._send = send
+        self._hands = hands
+        self._tell = tell
+        self._wall = wall
+        self._reference = reference_when_too_large
+        self._settled: list[tuple[Work, Outcome]] = []
+        self._retried: list[tuple[Work, float]] = []
+        self._decided: list[tuple[Work, Copy]] = []
+        self._outputs: dict[Work, int] = {}  # how many are not acknowledged yet
+        self._copies: dict[Work, tuple[Copy, BaseException | None]] = {}
+        self.dead_lettered = 0
+        self.retried = 0
+
+    @property
+    def pending(self) -> int:
+        return len(self._settled) + len(self._retried) + len(self._outputs) + len(self._copies)
+
+    def holds(self, ledgers: set[Ledger]) -> bool:
+        pairs = (*self._settled, *self._retried, *self._decided)
+        return any(work.ledger in ledgers for work, _ in pairs) or any(
+            work.ledger in ledgers for table in (self._outputs, self._copies) for work in table
+        )
+
+    # --- settle --------------------------------------------------------------------------
+
+    def settle(self, work: Work, outcome: Outcome) -> None:
+        if isinstance(outcome, Done):
+            work.calls += 1
+            if outcome.outputs:
+                self._outputs[work] = len(outcome.outputs)
+                for out in outcome.outputs:
+                    self._send(Shipment(work, out.topic, out.key, out.value, out.headers))
+            else:
+                self._settled.append((work, outcome))
+        elif isinstance(outcome, Skipped):
+            work.calls += 1
+            self._settled.append((work, outcome))
+        elif isinstance(outcome, Failed):
+            work.calls += outcome.called
+            self._failed(work, outcome.error)
+        else:
+            assert isinstance(outcome, Dropped)
+
+    def _failed(self, work: Work, error: BaseException) -> None:
+        assert work.handler is not None
+        if work.first_failed_at is None:
+            work.first_failed_at = self._wall()
+        decision = decide(
+            error,
+            calls=work.calls,
+            hop=work.mark.hop,
+            arrived_through=work.arrived_through,
+            policy=work.handler.retry,
+        )
+        if isinstance(decision, TryAgain):
+            self._retried.append((work, decision.delay))
+            self._told_retry(work, error, decision.delay)
+        else:
+            self._decide(work, decision, error)
+
+    def give_up(self, work: Work, disposition: str, error: BaseException) -> None:
+        self._decide(work, GiveUp(disposition), error)
+
+    def _decide(self, work: Work, decision: SendOn | GiveUp, error: BaseException) -> None:
+        copy = copy_for(work, decision, error, self._topics, self._wall())
+        self._decided.append((work, copy))
+        self._copies[work] = (copy, error)
+        if isinstance(decision, SendOn):
+            self._told_retry(work, error, decision.delay)
+
+    def resume(self, work: Work, decided: str) -> None:
+        copy = Copy.decode(decided)
+        self._copies[work] = (copy, None)
+        self._ship(work, copy)
+
+    # --- send ----------------------------------------------------------------------------
+
+    def _ship(self, work: Work, copy: Copy, tries: int = 0) -> None:
+        record = work.record
+        value = None if copy.bare else record.value
+        shipment = Shipment(work, copy.topic, record.key, value, copy.headers(work))
+        shipment.tries = tries
+        self._send(shipment)
+
+    def answered(self, shipment: Shipment, answer: Receipt | Refusal) -> None:
+        work = shipment.work
+        if work in self._copies:
+            self._copy_answered(work, shipment, answer)
+        elif work in self._outputs:
+            self._output_answered(work, shipment, answer)
+
+    def _output_answered(self, work: Work, shipment: Shipment, answer: Receipt | Refusal) -> None:
+        if isinstance(answer, Receipt):
+            self._outputs[work] -= 1
+            if not self._outputs[work]:
+                del self._outputs[work]
+                self._settled.append((work, Done()))
+        elif answer.permanent:
+            # The rest of what it published may go out: a second run publishes the same ids.
+            del self._outputs[work]
+            self._failed(work, PublishRejected(f"{shipment.topic} refused it: {answer.text}"))
+        else:
+            self._wait(shipment, answer, lambda: self._resend_output(work, shipment))
+
+    def _resend_output(self, work: Work, shipment: Shipment) -> None:
+        if work in self._outputs and work.ours:
+            self._send(shipment)
+
+    def _copy_answered(self, work: Work, shipment: Shipment, answer: Receipt | Refusal) -> None:
+        copy, error = self._copies[work]
+        if isinstance(answer, Receipt):
+            del self._copies[work]
+            if copy.topic == self._topics.dlq:
+                self.dead_lettered += 1
+                self._tell(
+                    "message_dead_lettered",
+                    message=work.message(),
+                    handler=work.fact,
+                    disposition=copy.get("kworker-disposition") or "",
+                    error=error,
+                )
+            else:
+                self.retried += 1
+            self._settled.append((work, Failed(error) if error else Done()))
+            return
+        if answer.kind == "too_large":
+            smaller = copy.smaller() or self._as_reference(work, copy)
+            if smaller is not None:
+                self._copies[work] = (smaller, error)
+                self._ship(work, smaller)
+                return
+        tries = shipment.tries + 1
+        self._wait(shipment, answer, lambda: self._resend_copy(work, tries))
+
+    def _as_reference(self, work: Work, copy: Copy) -> Copy | None:
+        """The coordinates alone, as a dead letter, where the user chose that."""
+        if not self._reference or copy.bare:
+            return None
+        written = dict(copy.written)
+        written.setdefault("kworker-disposition", "retries_exhausted")
+        written.pop("kworker-not-before", None)
+        return Copy(self._topics.dlq, tuple(written.items()), bare=True)
+
+    def _resend_copy(self, work: Work, tries: int) -> None:
+        if work in self._copies and work.ours:
+            self._ship(work, self._copies[work][0], tries)
+
+    def _wait(self, shipment: Shipment, refusal: Refusal, then: Callable[[], None]) -> None:
+        """The partition waits, told, until Kafka takes it: nothing is lost or skipped."""
+        shipment.tries += 1
+        first, longest = RESEND
+        pause = min(longest, first * 2 ** (shipment.tries - 1))
+        record = shipment.work.record
+        self._tell(
+            "partition_stuck",
+            partition=shipment.work.ledger.partition,
+            reason=(
+                f"{shipment.topic} does not take the copy of {record.topic}/{record.partition}/"
+                f"{record.offset}: {refusal.text}; trying again in {pause:g} s"
+            ),
+        )
+        self._hands.later(pause, then)
+
+    # --- record, close -------------------------------------------------------------------
+
+    def record(self, patience: float = 0.0) -> None:
+        self._forget_foreign()
+        if not (self._settled or self._retried or self._decided):
+            return
+        if not self._store.record(self._turn(), patience=patience):
+            return
+        settled, self._settled = self._settled, []
+        retried, self._retried = self._retried, []
+        decided, self._decided = self._decided, []
+        for work, copy in decided:
+            work.noted = True
+            self._ship(work, copy)
+        for work, delay in retried:
+            work.noted = True
+            self._hands.again(work, delay)
+        for work, outcome in settled:
+            self._hands.closed(work, outcome)
+
+    def _forget_foreign(self) -> None:
+        """Drop what belongs to partitions that are no longer ours: their new owner decides."""
+        self._settled = [pair for pair in self._settled if pair[0].ours]
+        self._retried = [pair for pair in self._retried if pair[0].ours]
+        self._decided = [pair for pair in self._decided if pair[0].ours]
+        for table in (self._outputs, self._copies):
+            for work in [work for work in table if not work.ours]:
+                del table[work]
+
+    def _turn(self) -> Turn:
+        seen: list[Mark] = []
+        settled: list[Mark] = []
+        done: dict[tuple[str, Log], Ranges] = {}
+        topics: dict[str, str] = {}
+        for work, _ in self._settled:
+            mark = work.mark
+            if work.noted:
+                settled.append(mark)
+            if work.log is None:
+                seen.append(mark)
+                continue
+            ranges = done.get((mark.handler, work.log))
+            if ranges is None:
+                # Gaps below the lowest unfinished offset are markers or compacted records.
+                ledger = work.ledger
+                ranges = Ranges([(ledger.start, ledger.safe)])
+                done[(mark.handler, work.log)] = ranges
+                topics[work.log.topic_id] = mark.topic
+            ranges.add(work.original.offset)
+        attempts = {
+            work.mark: Attempt(work.calls, None, work.first_failed_at) for work, _ in self._retried
+        }
+        for work, copy in self._decided:
+            attempts[work.mark] = Attempt(work.calls, copy.encode(), work.first_failed_at)
+        return Turn(seen, done, topics, attempts, settled)
+
+    def _told_retry(self, work: Work, error: BaseException, delay: float) -> None:
+        self._tell(
+            "message_retrying",
+            message=work.message(),
+            handler=work.fact,
+            error=error,
+            attempt=work.calls,
+            delay=delay,
+        )

@@ -1,0 +1,106 @@
+"""What is open in one partition, and up to where it is safe to commit."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..kafka.api import Committed
+from ..message import Partition
+
+
+class Ledger:
+    """The open offsets of one partition while it is ours, oldest first.
+
+    Offsets enter in the order Kafka delivered them and may have gaps (compaction,
+    transaction markers); a gap was never opened, so it never blocks a commit.
+    Only the loop's thread touches a ledger, but for `ours` and
+    `starting`, which handlers' threads read.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_epochs",
+        "_next",
+        "_open",
+        "_parts",
+        "_sizes",
+        "ours",
+        "parked",
+        "partition",
+        "sealed",
+        "size",
+        "start",
+        "starting",
+    )  # fmt: skip
+
+    def __init__(self, partition: Partition, start: int) -> None:
+        self.partition = partition
+        self.start = start
+        self.ours = True  # False: another member's; nothing may be recorded or committed
+        self.starting = True  # False: no handler may be started any more
+        self.sealed = False  # nothing more is to be read
+        self.parked = 0  # works that are not due yet
+        self.size = 0  # bytes of what is open
+        self._next = start
+        self._open: deque[int] = deque()
+        self._parts: dict[int, int] = {}
+        self._closed: set[int] = set()
+        self._sizes: dict[int, int] = {}
+        self._epochs: deque[tuple[int, int | None]] = deque([(start, None)])
+
+    def open(self, offset: int, parts: int, size: int = 0, epoch: int | None = None) -> None:
+        """Enter an offset that is finished when `parts` parts of it are closed."""
+        self._next = offset + 1
+        if epoch is not None and epoch != self._epochs[-1][1]:
+            self._epochs.append((offset, epoch))
+        if parts == 0:
+            return
+        self._open.append(offset)
+        self._parts[offset] = parts
+        self._sizes[offset] = size
+        self.size += size
+
+    def close(self, offset: int) -> None:
+        """Finish one part of an offset."""
+        left = self._parts[offset] - 1
+        if left:
+            self._parts[offset] = left
+            return
+        del self._parts[offset]
+        self.size -= self._sizes.pop(offset)
+        opened = self._open
+        if offset != opened[0]:
+            self._closed.add(offset)
+            return
+        opened.popleft()
+        closed = self._closed
+        while closed and opened and opened[0] in closed:
+            closed.remove(opened.popleft())
+
+    def reach(self, position: int) -> None:
+        """Nothing that was not opened stands below `position`: markers, or the log's end."""
+        if position > self._next:
+            self._next = position
+
+    @property
+    def safe(self) -> int:
+        """The lowest unfinished offset; the next one to read where nothing is open."""
+        return self._open[0] if self._open else self._next
+
+    @property
+    def next(self) -> int:
+        """The offset after the last one delivered."""
+        return self._next
+
+    @property
+    def count(self) -> int:
+        """How many offsets are open, the finished ones behind an open one not counted."""
+        return len(self._parts)
+
+    def point(self) -> Committed:
+        """What may be committed now, with the leader epoch of the record before it."""
+        safe = self.safe
+        epochs = self._epochs
+        while len(epochs) > 1 and epochs[1][0] < safe:
+            epochs.popleft()
+        return Committed(safe, epochs[0][1])

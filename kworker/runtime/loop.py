@@ -1,0 +1,555 @@
+"""The turn: poll, admit, dispatch, settle, record, commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from ..clock import Clock, Deadline, Every
+from ..errors import CannotGoOn
+from ..facts import Snapshot
+from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Trouble
+from ..message import Partition, Record
+from ..outcome import Done, Dropped, Outcome, Skipped
+from ..plugins import Tell
+from ..stores.api import Store
+from .delivery.api import Delivery, Shipment
+from .executors import Executor, Performed
+from .intake import Admitted, Intake, UnknownHandler
+from .lanes import Lanes, Run
+from .ledger import Ledger
+from .positions import Positions
+from .timers import Timers
+from .work import Work
+
+log = logging.getLogger("kworker.runtime")
+
+BATCH = 500  # records taken from Kafka in one turn
+IDLE = 0.05  # seconds that a turn waits for Kafka when nothing else can happen
+BUSY = 0.005  # seconds that it waits for handlers before it looks at Kafka again
+GRACE = 0.1  # seconds without a poll before a full partition is paused: pausing costs a refetch
+LATER = 1.0  # seconds until something that Kafka did not answer is asked again
+PRUNE = 1.0  # seconds between two steps of forgetting
+
+Answered = tuple[Shipment, Receipt | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a loop. Seconds, messages and bytes."""
+
+    commit_every: float
+    revoke_timeout: float
+    max_in_flight: int
+    max_in_flight_bytes: int
+    dedup_retention: float
+
+
+class Loop:
+    """Owns the consumer, the ledgers, the lanes and the store: one thread runs all of it.
+
+    Handlers' threads and the producer answer into `inbox`. `run` ends when `stop` was called
+    and all is finished, recorded and committed, or when its deadline has passed.
+    """
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        topics: Sequence[str],
+        intake: Intake,
+        lanes: Lanes,
+        executor: Executor,
+        delivery: Callable[
+            [Callable[[Work, Outcome], None], Callable[[Work, float], None]], Delivery
+        ],
+        store: Store,
+        positions: Positions,
+        timers: Timers,
+        inbox: SimpleQueue[Performed | Answered],
+        limits: Limits,
+        clock: Clock,
+        tell: Tell,
+        ends: Mapping[Partition, int] | None = None,
+    ) -> None:
+        self.consumer = consumer
+        self.topics = topics
+        self.intake = intake
+        self.lanes = lanes
+        self.executor = executor
+        self.store = store
+        self.positions = positions
+        self.timers = timers
+        self.inbox = inbox
+        self.limits = limits
+        self.clock = clock
+        self.tell = tell
+        self.ends = ends
+        self.delivery = delivery(self._closed, self._again)
+        self.ledgers: dict[Partition, Ledger] = {}
+        self.runs: set[Run] = set()
+        self.paused: set[Partition] = set()
+        self.untaken: set[Partition] = set()
+        self.committed: dict[Partition, int] = {}
+        self.commits = 0  # not answered yet
+        self.handled = 0
+        self.skipped = 0
+        self._stop_within: float | None = None
+        self._full_since: float | None = None
+        self._beat = Every(clock, limits.commit_every)
+        self._second = Every(clock, 1.0)
+        self._prune = Every(clock, PRUNE)
+        self._took = 0.0
+
+    # --- the story -----------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """One turn: in by batch, one by one between, out by batch."""
+        records = self.poll()
+        self.dispatch(self.intake.admit(self.mine(records)))
+        self.timers.run()
+        self.hear(self.news())
+        self.delivery.record()
+        self.start()
+        if self._beat.due():
+            self.commit()
+        self.beat()
+
+    def run(self) -> bool:
+        """Turn until stopped. Whether everything was finished and committed."""
+        self.consumer.subscribe(self.topics, self)
+        while self._stop_within is None:
+            begun = self.clock.monotonic()
+            self.turn()
+            self._took = self.clock.monotonic() - begun
+        return self._finish(Deadline(self.clock, self._stop_within))
+
+    def stop(self, within: float) -> None:
+        """End soon: may be called from any thread, and from a signal handler."""
+        self._stop_within = within
+
+    # --- in ------------------------------------------------------------------------------
+
+    def poll(self) -> list[Record | Trouble]:
+        """Records from Kafka: at once when handlers are at work, else waiting a moment."""
+        if self.full():
+            now = self.clock.monotonic()
+            if self._full_since is None:
+                self._full_since = now
+            if now - self._full_since < GRACE:
+                return []
+        else:
+            self._full_since = None
+        self.reconcile()
+        patience = 0.0 if self.busy or not self.inbox.empty() else self.timers.patience(IDLE)
+        return self.consumer.poll(BATCH, patience)
+
+    def mine(self, records: Iterable[Record | Trouble]) -> Iterable[tuple[Record, Ledger]]:
+        """The records of partitions that are ours and still read, with their ledgers."""
+        ledger = None
+        for record in records:
+            if isinstance(record, Trouble):
+                self.trouble(record)
+                ledger = None
+                continue
+            if (
+                ledger is None
+                or ledger.partition.index != record.partition
+                or ledger.partition.topic != record.topic
+            ):
+                ledger = self.ledgers.get(Partition(record.topic, record.partition))
+            if ledger is None or not ledger.starting or record.offset < ledger.next:
+                continue
+            if self.ends is not None and not self._within(ledger, record.offset):
+                continue
+            yield record, ledger
+
+    def _within(self, ledger: Ledger, offset: int) -> bool:
+        assert self.ends is not None
+        end = self.ends.get(ledger.partition)
+        if end is None or offset < end:
+            return True
+        ledger.sealed = True
+        ledger.reach(end)
+        return False
+
+    def dispatch(self, admitted: Admitted) -> None:
+        """Send every work its way: to its lane, to wait, or straight to its end."""
+        for work in admitted.duplicates:
+            self._duplicate(work)
+        for work, decided in admitted.decided:
+            self.delivery.resume(work, decided)
+        for work, disposition, error in admitted.broken:
+            self.delivery.give_up(work, disposition, error)
+        for work, delay in admitted.later:
+            if work.handler is not None:
+                work.ledger.parked += 1
+            self.timers.after(delay, partial(self._due, work))
+        for work in admitted.ready:
+            self.lanes.enter(work)
+        self.start()
+
+    def _due(self, work: Work) -> None:
+        if work.handler is not None:
+            work.ledger.parked -= 1
+        if not work.ledger.starting:
+            return
+        if work.handler is not None:
+            self.lanes.enter(work)
+        else:
+            error = UnknownHandler(f"no handler named {work.mark.handler!r} in this app")
+            self.delivery.give_up(work, "unknown_handler", error)
+
+    def _again(self, work: Work, delay: float) -> None:
+        """A handler that failed is called again in this process; its lane flows meanwhile."""
+        self.timers.after(delay, partial(self._retry, work))
+
+    def _retry(self, work: Work) -> None:
+        if work.ledger.starting:
+            self.lanes.enter(work, first=True)
+
+    def start(self) -> None:
+        """Hand the runs that may start to whoever is idle."""
+        for run in self.lanes.runs():
+            self.runs.add(run)
+            self.executor.start(run)
+
+    # --- out -----------------------------------------------------------------------------
+
+    def news(self, patience: float = BUSY) -> list[Performed | Answered]:
+        """What handlers and Kafka have answered; waits a moment when only they can go on."""
+        news: list[Performed | Answered] = []
+        if self.inbox.empty():
+            if not self.busy:
+                return news
+            try:
+                news.append(self.inbox.get(timeout=self.timers.patience(patience)))
+            except Empty:
+                return news
+        for _ in range(self.inbox.qsize()):
+            news.append(self.inbox.get_nowait())
+        return news
+
+    def hear(self, news: Iterable[Performed | Answered]) -> None:
+        """Let every answer have its consequence."""
+        for one in news:
+            if isinstance(one, Performed):
+                for work, outcome in one.results:
+                    self.settle(work, outcome)
+                if one.run is not None:
+                    self.runs.discard(one.run)
+                    self.lanes.leave(one.run)
+            else:
+                self.delivery.answered(*one)
+
+    def settle(self, work: Work, outcome: Outcome) -> None:
+        """A handler has ended, or was not even started."""
+        if isinstance(outcome, Dropped):
+            self.dispatch(self.intake.again(self.intake.abandon(work)))
+        elif work.ours:
+            self.delivery.settle(work, outcome)
+        else:
+            log.warning(
+                "%s ran longer than its partition was ours; its result is not recorded",
+                work.mark.handler,
+                extra=where(work),
+            )
+
+    def _closed(self, work: Work, outcome: Outcome) -> None:
+        """A work is settled and recorded: its part of the offset is done."""
+        work.ledger.close(work.record.offset)
+        for twin in self.intake.landed(work):
+            self._duplicate(twin)
+        if isinstance(outcome, Done | Skipped):
+            self.handled += 1
+            if self.tell.wants("message_settled"):
+                self.tell(
+                    "message_settled",
+                    message=work.message(),
+                    handler=work.fact,
+                    outcome=outcome,
+                    seconds=work.seconds,
+                )
+
+    def _duplicate(self, work: Work) -> None:
+        work.ledger.close(work.record.offset)
+        self.skipped += 1
+        self.tell("message_skipped", message=work.message(), handler=work.fact, reason="duplicate")
+
+    # --- bounds --------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer may come that Kafka's records do not bring."""
+        return bool(self.runs or self.delivery.pending)
+
+    def _share(self) -> tuple[int, int]:
+        """Messages and bytes that one partition may hold."""
+        many = max(1, len(self.ledgers))
+        return (
+            max(1, self.limits.max_in_flight // many),
+            max(1, self.limits.max_in_flight_bytes // many),
+        )
+
+    def full(self) -> bool:
+        """Whether a partition that is read holds as much as it may."""
+        messages, size = self._share()
+        return any(
+            (ledger.count >= messages or ledger.size >= size) and partition not in self.paused
+            for partition, ledger in self.ledgers.items()
+        )
+
+    def reconcile(self) -> None:
+        """Pause what is full or not due, resume what is not; the others flow on.
+
+        Whoever asks has waited `GRACE` for what is full to flow off.
+        """
+        messages, size = self._share()
+        pause: list[Partition] = []
+        resume: list[Partition] = []
+        for partition, ledger in self.ledgers.items():
+            paused = partition in self.paused
+            part = 2 if paused else 1  # full: stays so until half of it is gone
+            full = ledger.count * part >= messages or ledger.size * part >= size
+            wanted = ledger.parked > 0 or ledger.sealed or full
+            if wanted and not paused:
+                pause.append(partition)
+            elif paused and not wanted:
+                resume.append(partition)
+        if pause:
+            self.consumer.pause(pause)
+            self.paused.update(pause)
+        if resume:
+            self.consumer.resume(resume)
+            self.paused.difference_update(resume)
+
+    # --- commit --------------------------------------------------------------------------
+
+    def points(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
+        """What may be committed and is not yet; only for partitions that are ours."""
+        points: dict[Partition, Committed] = {}
+        for partition in partitions:
+            ledger = self.ledgers.get(partition)
+            if ledger is None or not ledger.ours:
+                continue
+            if ledger.safe > self.committed.get(partition, -1):
+                points[partition] = ledger.point()
+        return points
+
+    def commit(self) -> None:
+        """Commit what is finished, without waiting for the answer."""
+        self._pass_markers()
+        points = self.points(self.ledgers)
+        if points:
+            self.commits += 1
+            self.consumer.commit(points, self._committed)
+
+    def _pass_markers(self) -> None:
+        """An empty ledger stands where the client stands: past transaction markers."""
+        empty = [
+            partition
+            for partition, ledger in self.ledgers.items()
+            if ledger.count == 0 and not ledger.sealed and partition not in self.untaken
+        ]
+        for partition, position in self.consumer.positions(empty).items():
+            end = self.ends.get(partition) if self.ends is not None else None
+            self.ledgers[partition].reach(position if end is None else min(position, end))
+
+    def _committed(self, result: CommitResult) -> None:
+        self.commits -= 1
+        self._note(result)
+
+    def _note(self, result: CommitResult) -> None:
+        for partition, offset in result.stored.items():
+            if partition in self.ledgers:
+                self.committed[partition] = max(offset, self.committed.get(partition, -1))
+        if result.stored:
+            self.tell("offsets_committed", offsets=result.stored)
+        for partition, why in result.refused.items():
+            level = logging.INFO if result.expected else logging.WARNING
+            log.log(level, "commit of %s refused: %s; it is committed again", partition, why)
+
+    # --- partitions come and go (inside poll) --------------------------------------------
+
+    def assigned(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Ours from now on: ledgers opened, memory read, starts resolved and committed."""
+        if not partitions:
+            return {}
+        starts = self.positions.starts(partitions) if self._stop_within is None else {}
+        for partition in partitions:
+            if partition in starts:
+                self._take(partition, starts[partition])
+            else:
+                self.untaken.add(partition)
+        if self.untaken:
+            self.timers.after(LATER, self._take_rest)
+        self.tell("partitions_assigned", partitions=tuple(partitions))
+        return starts
+
+    def _take(self, partition: Partition, start: int) -> None:
+        self.untaken.discard(partition)
+        self.ledgers[partition] = Ledger(partition, start)
+        self.committed[partition] = start
+        self.paused.add(partition)  # a pause outlives a revocation: the next turn resumes it
+        self.intake.recall(partition)
+
+    def _take_rest(self) -> None:
+        """Ask again for the partitions whose start Kafka did not answer for."""
+        if not self.untaken or self._stop_within is not None:
+            return
+        starts = self.positions.starts(sorted(self.untaken))
+        for partition, start in starts.items():
+            self._take(partition, start)
+        if starts:
+            self.consumer.take(starts)
+        if self.untaken:
+            self.timers.after(LATER, self._take_rest)
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Going to another member: drop what has not started, wait for what runs within the
+        budget, record, commit, let go."""
+        if not partitions:
+            return
+        ledgers = self._withdraw(partitions)
+        budget = self.limits.revoke_timeout
+        if self._stop_within is not None:
+            budget = min(budget, self._stop_within)
+        deadline = Deadline(self.clock, budget)
+        self._drain(deadline, lambda: self._occupied(ledgers))
+        points = self.points(partitions)
+        if points:
+            self._note(self.consumer.commit_now(points))
+        self._let_go(partitions, lost=False)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Another member's already: fenced first, never recorded or committed."""
+        for partition in partitions:
+            if partition in self.ledgers:
+                self.ledgers[partition].ours = False
+        self._withdraw(partitions)
+        self._let_go(partitions, lost=True)
+
+    def _withdraw(self, partitions: Sequence[Partition]) -> set[Ledger]:
+        """Nothing of these partitions starts any more."""
+        ledgers = {self.ledgers[one] for one in partitions if one in self.ledgers}
+        for ledger in ledgers:
+            ledger.starting = False
+        self.lanes.drop(lambda work: work.ledger in ledgers)
+        return ledgers
+
+    def _occupied(self, ledgers: set[Ledger]) -> bool:
+        """Whether handlers or acknowledgements of these partitions are still out."""
+        if any(run.active and run.works[0].ledger in ledgers for run in self.runs):
+            return True
+        return self.delivery.holds(ledgers)
+
+    def _drain(self, deadline: Deadline, wanted: Callable[[], bool]) -> None:
+        """Go on hearing and recording, without polling, until nothing is wanted any more."""
+        while True:
+            self.hear(self.news(patience=0.02))
+            self.delivery.record(patience=min(0.05, deadline.remaining))
+            self.timers.run()
+            self.start()
+            if deadline.passed or not wanted():
+                return
+
+    def _let_go(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        for partition in partitions:
+            self.untaken.discard(partition)
+            self.paused.discard(partition)
+            self.committed.pop(partition, None)
+            ledger = self.ledgers.pop(partition, None)
+            if ledger is not None:
+                ledger.ours = False
+                self.dispatch(self.intake.again(self.intake.release(ledger)))
+        if partitions:
+            self.tell("partitions_revoked", partitions=tuple(partitions), lost=lost)
+
+    # --- what poll tells besides records -------------------------------------------------
+
+    def trouble(self, trouble: Trouble) -> None:
+        """Something went wrong that is not a record's fault."""
+        if trouble.kind == "fatal":
+            raise CannotGoOn(f"the Kafka client cannot go on: {trouble.text}")
+        if trouble.kind == "lost_position" and trouble.partition is not None:
+            self._lost_position(trouble.partition)
+        elif trouble.partition is not None and trouble.kind in ("damaged", "forbidden"):
+            self.tell("partition_stuck", partition=trouble.partition, reason=trouble.text)
+        else:
+            log.warning("Kafka: %s", trouble.text, extra={"kind": trouble.kind})
+
+    def _lost_position(self, partition: Partition) -> None:
+        ledger = self.ledgers.get(partition)
+        if ledger is None or not ledger.ours:
+            return
+        start = self.positions.again(partition, ledger.next)
+        if start is None:
+            self.timers.after(LATER, partial(self._lost_position, partition))
+            return
+        if start >= ledger.next:
+            ledger.reach(start)
+        else:
+            # The log was made anew or cut: its offsets mean other messages from here on.
+            self.revoked([partition])
+            self._take(partition, start)
+        self.consumer.take({partition: start})
+
+    # --- the end -------------------------------------------------------------------------
+
+    def _finish(self, deadline: Deadline) -> bool:
+        """Stop taking, let what runs end, record, commit, leave."""
+        for ledger in self.ledgers.values():
+            ledger.starting = False
+        self.consumer.pause(self.ledgers)
+        self.lanes.drop(lambda work: True)
+        while (self.runs or self.delivery.pending) and not deadline.passed:
+            self.consumer.poll(BATCH, 0.0)
+            self.hear(self.news())
+            self.timers.run()
+            self.delivery.record()
+            if self._beat.due():
+                self.commit()
+        finished = not (self.runs or self.delivery.pending)
+        self.commit()
+        while self.commits and not deadline.passed:
+            self.consumer.poll(BATCH, 0.01)
+        self.beat()
+        return finished and not self.commits
+
+    # --- beats ---------------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """Once a second: say how it goes. Now and then: forget what is old."""
+        if self._second.due():
+            self.tell("worker_beat", snapshot=self.snapshot())
+        if self._prune.due():
+            self.store.prune(self.clock.wall() - self.limits.dedup_retention)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            in_flight=sum(ledger.count for ledger in self.ledgers.values()),
+            waiting=len(self.timers) + self.delivery.pending,
+            partitions=len(self.ledgers),
+            paused=len(self.paused),
+            handled=self.handled,
+            retried=self.delivery.retried,
+            dead_lettered=self.delivery.dead_lettered,
+            skipped=self.skipped,
+            last_turn=self._took,
+        )
+
+
+def where(work: Work) -> dict[str, object]:
+    """The fields that say which message a log line is about."""
+    record = work.record
+    return {
+        "handler": work.mark.handler,
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "attempt": work.calls,
+        "id": work.mark.id,
+    }

@@ -1,0 +1,393 @@
+"""A worker process: puts the parts together, listens to signals, ends in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+
+from .. import kafka, topics
+from ..app import App
+from ..clock import SystemClock
+from ..errors import KafkaUnavailable
+from ..facts import HandlerInfo, WorkerInfo
+from ..handlers import Handler, Register
+from ..kafka import Kafka
+from ..kafka.api import Admin, Producer
+from ..message import Partition
+from ..observe.journal import Details, Journal
+from ..outcome import Outcome
+from ..plugins import Tell
+from ..settings import Configuration, Settings
+from ..stores import Store, default_path, open_store
+from . import drain
+from .delivery.api import Delivery, Hands, Shipment
+from .delivery.at_least_once import AtLeastOnce
+from .executors import Executor, Performed, executor_for
+from .intake import Intake
+from .lanes import Lanes
+from .loop import Answered, Limits, Loop
+from .positions import Positions
+from .timers import Timers
+from .work import Work
+
+log = logging.getLogger("kworker.worker")
+
+DELIVERY = 120.0  # seconds that the client tries to send a copy before it is sent anew
+DRAINED = 0.5  # seconds between two looks at whether all is drained
+LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
+
+
+def run(app: App, configuration: Configuration, *, drain: bool = False) -> int:
+    """Run an app's handlers until told to stop; the exit code.
+
+    TERM and the first INT stop taking, finish, commit and leave; a second INT ends at once
+    (1). USR1 prints all stacks and what is in flight. Raises KworkerError for what makes it
+    end by itself. To be called from the main thread: it sets signal handlers.
+    """
+    worker = Worker(app, configuration, drain=drain)
+    before = {
+        number: signal.signal(number, worker.told)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
+    try:
+        return worker.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Worker:
+    """One process of a group. `run` blocks; `stop` may be called from anywhere."""
+
+    def __init__(self, app: App, configuration: Configuration, *, drain: bool = False) -> None:
+        self._app = app
+        self._configuration = configuration
+        self._values: Settings = configuration.values
+        self._drain = drain
+        self._group = self._values["group"] or app.name
+        self._clock = SystemClock()
+        self._loop: Loop | None = None
+        self._stop = threading.Event()
+        self._over = threading.Event()
+        self._asked = 0
+        self._clean = False
+        self._error: BaseException | None = None
+
+    def stop(self) -> None:
+        """Stop taking, finish what runs within `shutdown_timeout`, commit, leave."""
+        self._stop.set()
+        loop = self._loop
+        if loop is not None:
+            loop.stop(self._values["shutdown_timeout"])
+
+    def told(self, number: int, _: FrameType | None = None) -> None:
+        """Hear a signal; only sets flags, for the main thread runs Python in between."""
+        if number == signal.SIGUSR1:
+            self._describe()
+            return
+        self._asked += 1
+        if number == signal.SIGINT and self._asked > 1:
+            os.write(2, b"stopped at once; what was in flight comes again\n")
+            os._exit(1)
+        if number == signal.SIGINT:
+            os.write(2, b"\nstopping: finishing what runs (Ctrl-C again ends at once)\n")
+        self.stop()
+
+    def run(self) -> int:
+        """Until stopped or drained; 0, or 1 when work was left unfinished. Raises what
+        ended the loop."""
+        thread = threading.Thread(target=self._live, name="kworker-loop", daemon=True)
+        # The loop's thread inherits the mask: an exception out of a signal handler would
+        # destroy records that the client had already handed out.
+        blocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+        )
+        thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        while not self._over.wait(0.2):
+            if self._stop.is_set():
+                self._await_end()
+                break
+        if self._error is not None:
+            raise self._error
+        return 0 if self._clean else 1
+
+    def _await_end(self) -> None:
+        """Give the loop its time, and no more: a hanging broker must not hang the exit."""
+        if self._over.wait(self._values["shutdown_timeout"] + LEAVE):
+            return
+        log.error("not finished within the shutdown timeout; what was in flight comes again")
+        _leave(1)
+
+    def _live(self) -> None:
+        """The loop's thread: everything that belongs to it is made and ended here."""
+        try:
+            self._clean = self._work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again by the main thread
+            self._error = error
+        finally:
+            self._over.set()
+
+    # --- putting together ----------------------------------------------------------------
+
+    def _work(self) -> bool:
+        values, configuration = self._values, self._configuration
+        register = _in_order(self._app.register(), values["concurrency"])
+        names = topics.GroupTopics(
+            self._group, values["retry_topic"], values["replay_topic"], values["dlq_topic"]
+        )
+        connection = kafka.connect(
+            values["bootstrap_servers"],
+            common=configuration.kafka,
+            consumer=configuration.kafka_consumer,
+            producer=configuration.kafka_producer,
+            client_id=f"kworker-{self._app.name}-{socket.gethostname()}-{os.getpid()}",
+        )
+        admin = connection.admin()
+        try:
+            cluster = self._reach(admin.cluster_id)
+            self._ensure_topics(register, names, admin)
+            served = self._served(register, names, admin.topics())
+            topic_ids = {
+                name: found.id for name, found in admin.describe(served).items() if found.id
+            }
+        finally:
+            admin.close()
+        path = Path(values["db"]) if values["db"] else default_path(self._group)
+        store = open_store(path, group=self._group, cluster=cluster)
+        producer = connection.producer(delivery_timeout=DELIVERY)
+        try:
+            loop, executor = self._assemble(
+                register, names, connection, served, topic_ids, store, producer
+            )
+            facts = self._facts(register, served, path)
+            loop.tell("worker_started", worker=facts)
+            try:
+                finished = loop.run()
+            finally:
+                loop.tell("worker_stopping", worker=facts)
+                executor.close()
+            if finished:
+                loop.consumer.close()
+            else:
+                log.error(
+                    "not finished within the shutdown timeout; what was in flight comes again"
+                )
+                _leave(1)
+            return finished
+        finally:
+            producer.close(timeout=1.0)
+            store.close()
+
+    def _reach(self, ask: Callable[[], str]) -> str:
+        """The cluster's id, asked until `connect_timeout` has passed."""
+        timeout = self._values["connect_timeout"]
+        until = self._clock.monotonic() + timeout
+        while True:
+            try:
+                return ask()
+            except KafkaUnavailable:
+                if self._clock.monotonic() >= until or self._stop.wait(0.2):
+                    raise
+
+    def _ensure_topics(self, register: Register, names: topics.GroupTopics, admin: Admin) -> None:
+        plan = topics.ensure(
+            register.topics,
+            {delay for handler in register for delay in handler.retry.delays},
+            names,
+            admin,
+            create=self._values["create_topics"] == "missing",
+            accept=self._values["accept_topics"],
+        )
+        for flaw in plan.worse:
+            log.warning("accepted: %s", flaw)
+        for note in plan.notes:
+            log.info("%s", note)
+        for topic in plan.missing:
+            log.info("created topic %s", topic.name)
+
+    def _served(
+        self, register: Register, names: topics.GroupTopics, known: dict[str, int]
+    ) -> dict[str, int]:
+        """The topics to read, with their partition counts: the sources, and every retry and
+        replay topic of the group that exists, whichever delays are declared today."""
+        copies = [name for name in known if names.owns(name) and name != names.dlq]
+        return {name: known.get(name, 0) for name in (*register.topics, *copies)}
+
+    def _assemble(
+        self,
+        register: Register,
+        names: topics.GroupTopics,
+        connection: Kafka,
+        served: dict[str, int],
+        topic_ids: dict[str, str],
+        store: Store,
+        producer: Producer,
+    ) -> tuple[Loop, Executor]:
+        values, clock = self._values, self._clock
+        tell = Tell([Journal(), *([Details()] if log.isEnabledFor(logging.DEBUG) else [])])
+        inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
+        timers = Timers(clock)
+        executor = executor_for(tuple(register), values["concurrency"], inbox.put)
+        consumer = connection.consumer(self._group)
+
+        def send(shipment: Shipment) -> None:
+            producer.send(
+                shipment.topic,
+                shipment.key,
+                shipment.value,
+                shipment.headers,
+                lambda answer: inbox.put((shipment, answer)),
+            )
+
+        def delivery(
+            closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
+        ) -> Delivery:
+            return AtLeastOnce(
+                store=store,
+                topics=names,
+                send=send,
+                hands=Hands(closed, again, timers.after),
+                tell=tell,
+                wall=clock.wall,
+                reference_when_too_large=values["on_oversized_copy"] == "reference",
+            )
+
+        sources = [
+            Partition(topic, index) for topic in register.topics for index in range(served[topic])
+        ]
+        ends = (
+            {one: end for one, (_, end) in connection.ends(sources, 10.0).items()}
+            if self._drain
+            else None
+        )
+        loop = Loop(
+            consumer=consumer,
+            topics=list(served),
+            intake=Intake(
+                register=register,
+                topics=names,
+                topic_ids=topic_ids,
+                store=store,
+                clock=clock,
+                unknown_handler_wait=values["unknown_handler_wait"],
+            ),
+            lanes=Lanes(lambda name: _cap(register, name)),
+            executor=executor,
+            delivery=delivery,
+            store=store,
+            positions=Positions(
+                consumer,
+                start_from=lambda topic: (
+                    values["start_from"] if register.for_topic(topic) else "earliest"
+                ),
+                on_lost_position=values["on_lost_position"],
+                tell=tell,
+            ),
+            timers=timers,
+            inbox=inbox,
+            limits=Limits(
+                commit_every=values["commit_every"],
+                revoke_timeout=values["revoke_timeout"],
+                max_in_flight=values["max_in_flight"],
+                max_in_flight_bytes=values["max_in_flight_bytes"],
+                dedup_retention=values["dedup_retention"],
+            ),
+            clock=clock,
+            tell=tell,
+            ends=ends,
+        )
+        self._loop = loop
+        if ends is not None:
+            copies = [
+                Partition(topic, index)
+                for topic, count in served.items()
+                if not register.for_topic(topic)
+                for index in range(count)
+            ]
+            self._look_for_end(loop, timers, copies)
+        if self._stop.is_set():
+            loop.stop(values["shutdown_timeout"])
+        return loop, executor
+
+    def _look_for_end(self, loop: Loop, timers: Timers, copies: Sequence[Partition]) -> None:
+        """Now and then, when nothing is in flight, whether all is drained."""
+
+        def look() -> None:
+            assert loop.ends is not None
+            idle = not loop.busy and not any(ledger.count for ledger in loop.ledgers.values())
+            try:
+                if idle and drain.finished(loop.consumer, loop.ends, copies):
+                    log.info("drained: everything that was there has been handled")
+                    self.stop()
+                    return
+            except KafkaUnavailable as error:
+                log.warning("whether all is drained is not known yet: %s", error)
+            timers.after(DRAINED, look)
+
+        timers.after(DRAINED, look)
+
+    def _facts(
+        self, register: Register, served: Sequence[str] | dict[str, int], path: Path
+    ) -> WorkerInfo:
+        return WorkerInfo(
+            app=self._app.name,
+            group=self._group,
+            handlers=tuple(HandlerInfo(one.name, one.topics) for one in register),
+            topics=tuple(served),
+            concurrency=self._values["concurrency"],
+            store=str(path),
+        )
+
+    def _describe(self) -> None:
+        """All stacks and what is in flight, to stderr."""
+        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        loop = self._loop
+        if loop is None:
+            return
+        now = self._clock.monotonic()
+        for run_ in list(loop.runs):
+            for work in run_.works:
+                if work.started is not None:
+                    record = work.record
+                    os.write(
+                        2,
+                        f"in flight for {now - work.started:.1f} s: {work.mark.handler} "
+                        f"{record.topic}/{record.partition}/{record.offset}\n".encode(),
+                    )
+
+
+def _in_order(register: Register, concurrency: int) -> Register:
+    """One at a time is in order, whatever the handler says of concurrency above that."""
+
+    def ordered(handler: Handler) -> Handler:
+        if concurrency == 1 or handler.concurrency == 1:
+            return dataclasses.replace(handler, order="partition")
+        return handler
+
+    return Register(ordered(handler) for handler in register)
+
+
+def _cap(register: Register, name: str) -> int | None:
+    handler = register.named(name)
+    return None if handler is None else handler.concurrency
+
+
+def _leave(code: int) -> None:
+    """End without waiting for threads and clients that do not come back."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+__all__ = ["Worker", "run"]

@@ -1,0 +1,124 @@
+"""Lanes against a model: order in each lane, nothing lost, nobody waits without a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kworker import App
+from kworker.handlers import Handler
+from kworker.message import Partition, Position, Record
+from kworker.runtime.lanes import Lanes, Run
+from kworker.runtime.ledger import Ledger
+from kworker.runtime.work import Work
+from kworker.stores.api import Mark
+
+
+def made(name: str = "charge", order: str = "key") -> Handler:
+    app = App("shop")
+
+    @app.handler("orders", name=name)
+    def charge(order: bytes) -> None: ...
+
+    (handler,) = app.register()
+    return dataclasses.replace(handler, order=order)  # type: ignore[arg-type]
+
+
+LEDGERS = {index: Ledger(Partition("orders", index), 0) for index in range(3)}
+HANDLER = made()
+
+
+def work(offset: int, key: bytes | None, partition: int = 0, handler: Handler = HANDLER) -> Work:
+    record = Record("orders", partition, offset, key, b"{}")
+    return Work(
+        record=record,
+        ledger=LEDGERS[partition],
+        handler=handler,
+        mark=Mark(handler.name, "orders", f"{partition}/{offset}"),
+        original=Position("orders", partition, offset),
+        timestamp=None,
+    )
+
+
+KEYS = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"c"]))
+
+
+@given(
+    arrivals=st.lists(st.tuples(KEYS, st.integers(0, 1)), max_size=60),
+    cap=st.one_of(st.none(), st.integers(1, 3)),
+    data=st.data(),
+)
+def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
+    arrivals: list[tuple[bytes | None, int]], cap: int | None, data: st.DataObject
+) -> None:
+    lanes = Lanes(lambda name: cap)
+    out: list[Run] = []
+    performed: dict[object, list[int]] = defaultdict(list)
+    pending = [work(offset, key, part) for offset, (key, part) in enumerate(arrivals)]
+    expected = len(pending)
+
+    while pending or out or lanes.waiting:
+        if pending and (not out or data.draw(st.booleans())):
+            lanes.enter(pending.pop(0))
+        out.extend(lanes.runs())
+        busy = [run.lane for run in out if run.lane is not None]
+        assert len(busy) == len(set(busy))
+        assert cap is None or len(out) <= cap
+        if out and (not pending or data.draw(st.booleans())):
+            run = out.pop(data.draw(st.integers(0, len(out) - 1)))
+            for one in run.works:
+                performed[run.lane or id(one)].append(one.record.offset)
+            lanes.leave(run)
+
+    assert sum(map(len, performed.values())) == expected
+    for offsets in performed.values():
+        assert offsets == sorted(offsets)
+
+
+def test_a_busy_key_does_not_hold_up_another() -> None:
+    lanes = Lanes(lambda name: None)
+    lanes.enter(work(0, b"hot"))
+    (hot,) = lanes.runs()
+
+    lanes.enter(work(1, b"hot"))
+    lanes.enter(work(2, b"cold"))
+
+    (cold,) = lanes.runs()
+    assert [one.record.offset for one in cold.works] == [2]
+    lanes.leave(hot)
+    (next_hot,) = lanes.runs()
+    assert [one.record.offset for one in next_hot.works] == [1]
+
+
+def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
+    lanes = Lanes(lambda name: None)
+    for offset, key, partition in ((0, b"a", 0), (1, b"a", 1), (2, None, 0), (3, b"b", 1)):
+        lanes.enter(work(offset, key, partition))
+
+    dropped = lanes.drop(lambda one: one.record.partition == 0)
+
+    assert sorted(one.record.offset for one in dropped) == [0, 2]
+    assert sorted(one.record.offset for run in lanes.runs() for one in run.works) == [1, 3]
+    assert lanes.waiting == 0
+
+
+def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
+    lanes = Lanes(lambda name: None)
+    lanes.enter(work(1, b"a"))
+
+    lanes.enter(work(0, b"a"), first=True)
+
+    (run,) = lanes.runs()
+    assert [one.record.offset for one in run.works] == [0, 1]
+
+
+def test_order_none_lets_everything_run_beside_everything() -> None:
+    lanes = Lanes(lambda name: None)
+    free = made(order="none")
+    for offset in range(3):
+        lanes.enter(work(offset, b"a", handler=free))
+
+    assert len(list(lanes.runs())) == 3

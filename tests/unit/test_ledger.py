@@ -1,0 +1,71 @@
+"""The ledger against a plain model: never past an open offset, always past what is done."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kworker.message import Partition
+from kworker.runtime.ledger import Ledger
+
+HERE = Partition("orders", 0)
+
+
+@given(
+    gaps=st.lists(st.integers(1, 4), min_size=1, max_size=40),
+    parts=st.integers(1, 3),
+    data=st.data(),
+)
+def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
+    gaps: list[int], parts: int, data: st.DataObject
+) -> None:
+    ledger = Ledger(HERE, 0)
+    unfinished: dict[int, int] = {}
+    offset = -1
+    for gap in gaps:
+        offset += gap
+        ledger.open(offset, parts, size=3)
+        unfinished[offset] = parts
+
+    while unfinished:
+        chosen = data.draw(st.sampled_from(sorted(unfinished)))
+        ledger.close(chosen)
+        unfinished[chosen] -= 1
+        if not unfinished[chosen]:
+            del unfinished[chosen]
+
+        assert ledger.safe == min(unfinished, default=offset + 1)
+        assert ledger.count == len(unfinished)
+        assert ledger.size == 3 * len(unfinished)
+
+
+def test_an_offset_with_no_parts_is_passed_at_once() -> None:
+    ledger = Ledger(HERE, 5)
+
+    ledger.open(7, 0)
+
+    assert ledger.safe == 8
+
+
+def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:
+    ledger = Ledger(HERE, 0)
+    ledger.open(0, 1)
+
+    ledger.reach(4)
+
+    assert ledger.safe == 0
+    ledger.close(0)
+    assert ledger.safe == 4
+
+
+def test_the_point_carries_the_leader_epoch_of_the_record_before_it() -> None:
+    ledger = Ledger(HERE, 0)
+    for offset, epoch in ((0, 3), (1, 3), (2, 4), (3, 4)):
+        ledger.open(offset, 1, epoch=epoch)
+
+    epochs = []
+    for offset in range(4):
+        ledger.close(offset)
+        epochs.append((ledger.point().offset, ledger.point().leader_epoch))
+
+    assert epochs == [(1, 3), (2, 3), (3, 4), (4, 4)]
