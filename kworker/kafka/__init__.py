@@ -1,1 +1,33 @@
+"""The only room that knows confluent_kafka. `connect` is its door, `api` its promise."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .config import Config
+from .connection import Kafka
+
+__all__ = ["Kafka", "connect"]
+
+
+def connect(
+    bootstrap_servers: str,
+    *,
+    common: Mapping[str, str] | None = None,
+    consumer: Mapping[str, str] | None = None,
+    producer: Mapping[str, str] | None = None,
+    client_id: str = "kworker",
+) -> Kafka:
+    """The cluster at this address. Asks nobody anything yet: `admin().cluster_id()` does.
+
+    `common`, `consumer` and `producer` are librdkafka's properties as the user gave them.
+    Raises SettingsError for those that kworker owns or that would send secrets in the clear.
+    """
+    config = Config(
+        bootstrap_servers,
+        common=common or {},
+        consumer=consumer or {},
+        producer=producer or {},
+        client_id=client_id,
+    )
+    return Kafka(config)

@@ -105,7 +105,9 @@ class Consumer(Protocol):
         """Commit and wait. For rebalance call-backs, in which no answer is polled; it has
         no bound of its own when the broker hangs."""
 
-    def ends(self, partitions: Iterable[Partition], timeout: float) -> dict[Partition, tuple[int, int]]:
+    def ends(
+        self, partitions: Iterable[Partition], timeout: float
+    ) -> dict[Partition, tuple[int, int]]:
         """First offset and end (high watermark) of each. Raises KafkaUnavailable."""
 
     def offsets_at(

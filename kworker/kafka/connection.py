@@ -1,0 +1,92 @@
+"""One cluster, as one user sees it: makes the clients that talk to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka.admin import AdminClient
+
+from ..message import Partition, Record
+from . import reader
+from .admin import ClusterAdmin
+from .api import Admin, Committed, Consumer, Producer
+from .config import Config
+from .consumer import GroupConsumer, committed, made
+from .producer import ReliableProducer
+from .voice import Voice
+
+
+class Kafka:
+    """A cluster: consumers, producers and admin calls on one set of properties.
+
+    Nothing is connected until it is asked for. Any thread may call; what is made here has
+    rules of its own. Properties that a client refuses raise SettingsError when it is made.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.bootstrap_servers = config.bootstrap_servers
+        self._config = config
+        self._voice = Voice(config.bootstrap_servers, config.common_names)
+        self._admin: tuple[int, Any] | None = None
+
+    def consumer(self, group: str) -> Consumer:
+        """A member of the group; joins it when it subscribes."""
+        return GroupConsumer(self._config, group, self._voice, self._cluster())
+
+    def producer(self, *, delivery_timeout: float) -> Producer:
+        """A producer that gives a message up after `delivery_timeout` seconds."""
+        return ReliableProducer(self._config, delivery_timeout, self._voice)
+
+    def admin(self, timeout: float = 30.0) -> Admin:
+        """Topics and cluster; what it asks is given up after `timeout` seconds."""
+        return self._cluster(timeout)
+
+    def read(
+        self,
+        starts: Mapping[Partition, int | None],
+        ends: Mapping[Partition, int],
+        *,
+        patience: float = 30.0,
+    ) -> Iterator[Record]:
+        """Committed records of each partition from its start (None: its beginning) to its
+        end, then stops. Belongs to no group and commits nothing.
+
+        Raises TopicsMissing, and KafkaUnavailable when nothing moves for `patience` seconds.
+        """
+        beginnings = [partition for partition, start in starts.items() if start is None]
+        firsts = self.ends(beginnings, patience)
+        known = {
+            partition: firsts[partition][0] if start is None else start
+            for partition, start in starts.items()
+        }
+        return reader.read(self._config, self._voice, known, ends, patience)
+
+    def ends(
+        self, partitions: Iterable[Partition], timeout: float = 30.0
+    ) -> dict[Partition, tuple[int, int]]:
+        """First offset and end (high watermark) of each. Raises KafkaUnavailable, and
+        TopicsMissing for a topic that is not there."""
+        return self._cluster().ends(partitions, timeout)
+
+    def committed(
+        self, group: str, partitions: Iterable[Partition], timeout: float = 30.0
+    ) -> dict[Partition, Committed | None]:
+        """Any group's positions, None where it has none, without joining it. A partition
+        that did not answer in time is absent. Raises KafkaUnavailable."""
+        # Through a consumer: the admin call for it has ended the process now and then.
+        properties = self._config.consumer(group) | self._voice.hearing()
+        client = made(confluent_kafka.Consumer, properties, self._config)
+        try:
+            return committed(client, self._voice, list(partitions), timeout)
+        finally:
+            client.close()
+
+    def _cluster(self, timeout: float = 30.0) -> ClusterAdmin:
+        # One client for all: one that is collected fails what it was asked.
+        if self._admin is None or self._admin[0] != os.getpid():
+            properties = self._config.admin() | self._voice.hearing()
+            self._admin = os.getpid(), made(AdminClient, properties, self._config)
+        return ClusterAdmin(self._admin[1], self._voice, timeout)
