@@ -1,0 +1,517 @@
+"""Runs workers as a user does, sends what they shall handle, and looks at Kafka afterwards.
+
+Nothing here imports kworker: workers are processes started with `python -m kworker run`, and
+everything else is read from Kafka with a plain client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from .oracle import Commit, Copy, Effect, Kill, Place, Sent, Verdict, judge, read_effects
+
+ROOT = Path(__file__).resolve().parents[2]
+APPS = Path(__file__).parent / "apps"
+FULL = os.environ.get("KWORKER_FAULTS") == "full"
+"""Whether the long forms of the tests are wanted (`make faults`)."""
+
+QUICK_MEMBER = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500")
+"""So that the group notices a killed member within three seconds."""
+
+
+def seed() -> int:
+    """The seed of this run: the given one, or a new one, printed either way."""
+    chosen = int(os.environ.get("KWORKER_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"seed {chosen} (KWORKER_FAULTS_SEED={chosen} runs the same schedule)")
+    return chosen
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The condition's first true answer; fails the test, naming `what`, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := condition():
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def said(self) -> list[str]:
+        """What the user reads on stderr, line by line."""
+        return self.err.strip().splitlines()
+
+
+class Process:
+    """A worker's process, its output in a file."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def kill(self) -> Kill:
+        """kill -9; returns when nothing of the process runs any more."""
+        at = time.monotonic()
+        self._popen.kill()
+        self._popen.wait()
+        return Kill(self.pid, at)
+
+    def wait(self, seconds: float) -> int:
+        """The exit code; fails the test, with the log, when it does not end in time."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"pid {self.pid} did not end within {seconds} s") from None
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        """Wait until the log says so."""
+        until(
+            lambda: text in self.output or not self.running, seconds, f"{text!r} in {self.log.name}"
+        )
+        assert text in self.output, f"pid {self.pid} ended without saying {text!r}"
+
+
+class Lab:
+    """One group on one cluster, one directory, any number of workers."""
+
+    def __init__(self, bootstrap: str, group: str, folder: Path) -> None:
+        self.bootstrap = bootstrap
+        self.group = group
+        self.folder = folder
+        self.effects_log = folder / "effects.log"
+        self.db = folder / "store.db"
+        self.env: dict[str, str] = {}
+        self.apps = APPS
+        self.processes: list[Process] = []
+        self.kills: list[Kill] = []
+        self.commits: list[Commit] = []
+        self._watcher: Consumer | None = None
+        self._admin: AdminClient | None = None
+
+    # ---- commands and workers
+
+    def environ(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment of every process: ours without settings of kworker."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("KWORKER_")}
+        path = os.pathsep.join(filter(None, [os.environ.get("KWORKER_STANDIN"), str(ROOT)]))
+        return {
+            **inherited,
+            "PYTHONPATH": path,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+            "EFFECTS": str(self.effects_log),
+            **self.env,
+            **(env or {}),
+        }
+
+    def command(
+        self, *arguments: str, timeout: float = 60, env: Mapping[str, str] | None = None
+    ) -> Finished:
+        """Run `kworker …` to its end, exactly as given."""
+        process = subprocess.run(
+            [sys.executable, "-m", "kworker", *arguments],
+            env=self.environ(env),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+        )
+        out, err = process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace")
+        print(f"$ kworker {' '.join(arguments)}\n{out[-4000:]}{err[-4000:]}= {process.returncode}")
+        return Finished(process.returncode, out, err)
+
+    def run_arguments(self, target: str, *more: str) -> list[str]:
+        return [
+            "run", target, "--app-dir", str(self.apps), "-b", self.bootstrap, "-g", self.group,
+            "--db", str(self.db), *QUICK_MEMBER, *more,
+        ]  # fmt: skip
+
+    def run(
+        self,
+        target: str,
+        *more: str,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        topics: bool = True,
+    ) -> Finished:
+        """A worker that ends by itself (`--drain`, or because it refuses to start)."""
+        create = ("--create-topics", "missing") if topics else ()
+        return self.command(*self.run_arguments(target, *create, *more), timeout=timeout, env=env)
+
+    def start(
+        self, target: str, *more: str, env: Mapping[str, str] | None = None, topics: bool = True
+    ) -> Process:
+        """A worker that runs until it is told to end."""
+        create = ("--create-topics", "missing") if topics else ()
+        process = Process(
+            [sys.executable, "-m", "kworker", *self.run_arguments(target, *create, *more)],
+            self.environ(env),
+            self.folder,
+            self.folder / f"worker-{len(self.processes)}.log",
+        )
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: Process) -> Kill:
+        """kill -9, remembered for the verdict together with what was committed then."""
+        kill = process.kill()
+        self.kills.append(kill)
+        return kill
+
+    def dlq(self, target: str, *arguments: str, timeout: float = 60) -> Finished:
+        """`kworker dlq …` for this lab's group and cluster."""
+        action, *rest = arguments
+        return self.command(
+            "dlq", action, target, *rest, "--app-dir", str(self.apps), "-b", self.bootstrap,
+            "-g", self.group, timeout=timeout,
+        )  # fmt: skip
+
+    # ---- what happened
+
+    def effects(self) -> list[Effect]:
+        return read_effects(self.effects_log)
+
+    def lines(self) -> int:
+        """How many phases handlers have logged: cheap, for waiting on progress."""
+        return self.effects_log.read_bytes().count(b"\n") if self.effects_log.exists() else 0
+
+    @property
+    def retry_topics(self) -> list[str]:
+        return sorted(t for t in self.topics() if t.startswith(f"{self.group}.retry."))
+
+    @property
+    def replay_topic(self) -> str:
+        return f"{self.group}.replay"
+
+    @property
+    def dlq_topic(self) -> str:
+        return f"{self.group}.dlq"
+
+    def retries(self) -> list[Copy]:
+        return [copy for topic in self.retry_topics for copy in self.copies(topic)]
+
+    def dead_letters(self) -> list[Copy]:
+        return self.copies(self.dlq_topic)
+
+    def copies(self, topic: str) -> list[Copy]:
+        """The copies in one of the group's topics; records of replay events are left out."""
+        found = []
+        for record in dump(self.bootstrap, topic):
+            headers = headers_of(record)
+            if "kworker-dlq-event" in headers:
+                continue
+            found.append(
+                Copy(
+                    place=place_of(record),
+                    handler=headers["kworker-handler"],
+                    original=(
+                        headers["kworker-original-topic"],
+                        int(headers["kworker-original-partition"]),
+                        int(headers["kworker-original-offset"]),
+                    ),
+                    message_id=headers["kworker-message-id"],
+                    hop=int(headers["kworker-hop"]),
+                    attempt=int(headers["kworker-attempt"]),
+                    replay=int(headers.get("kworker-replay-count", "0")),
+                    disposition=headers.get("kworker-disposition"),
+                    timestamp=record.timestamp()[1] / 1000,
+                )
+            )
+        return found
+
+    def verdict(self, sent: Sequence[Sent], *, handlers: Sequence[str], **more: Any) -> Verdict:
+        """Judge, print the line, and hand back the counts."""
+        verdict = judge(
+            sent,
+            self.effects(),
+            kills=self.kills,
+            retries=self.retries(),
+            dead_letters=self.dead_letters(),
+            commits=self.commits,
+            handlers=handlers,
+            **more,
+        )
+        print(verdict)
+        return verdict
+
+    # ---- Kafka
+
+    def admin(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        return self._admin
+
+    def topics(self) -> dict[str, int]:
+        """Topic names and partition counts."""
+        metadata = self.admin().list_topics(timeout=10)
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+    def create_topic(self, name: str, partitions: int = 4, **configs: Any) -> str:
+        new = NewTopic(
+            name,
+            num_partitions=partitions,
+            replication_factor=1,
+            config={key.replace("_", "."): str(value) for key, value in configs.items()},
+        )
+        self.admin().create_topics([new])[name].result(10)
+        until(lambda: self.topics().get(name) == partitions, 10, f"topic {name} is there")
+        return name
+
+    def topic_configs(self, name: str) -> dict[str, str]:
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        entries = self.admin().describe_configs([resource])[resource].result(10)
+        return {key: entry.value for key, entry in entries.items()}
+
+    def watcher(self) -> Consumer:
+        """A client of the group that never joins it: for reading and setting its offsets."""
+        if self._watcher is None:
+            self._watcher = Consumer(
+                {
+                    "bootstrap.servers": self.bootstrap,
+                    "group.id": self.group,
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_uncommitted",
+                }
+            )
+        return self._watcher
+
+    def committed(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+        """The group's committed offsets; absent where it has none."""
+        known = self.topics()
+        asked = [TopicPartition(t, p) for t in topics for p in range(known.get(t, 0))]
+        answered = self.watcher().committed(asked, timeout=10)
+        return {(tp.topic, tp.partition): tp.offset for tp in answered if tp.offset >= 0}
+
+    def note_commits(self, topic: str) -> None:
+        """Remember what is committed now, to be held against what was settled by then."""
+        at, wall = time.monotonic(), time.time()
+        for (_, partition), offset in self.committed([topic]).items():
+            self.commits.append(Commit(topic, partition, offset, at, wall))
+
+    def lag(self, topics: Iterable[str]) -> int:
+        """Messages between the group's commits and the ends, retry and replay included."""
+        known = self.topics()
+        every = [*topics, *self.retry_topics, self.replay_topic]
+        committed = self.committed(t for t in every if t in known)
+        total = 0
+        for topic in every:
+            for partition in range(known.get(topic, 0)):
+                tp = TopicPartition(topic, partition)
+                low, high = self.watcher().get_watermark_offsets(tp, timeout=10)
+                total += high - committed.get((topic, partition), low)
+        return total
+
+    def wait_for_lag_0(self, topics: Sequence[str], seconds: float) -> None:
+        """Wait until everything is committed, and nothing new appeared while asking."""
+        until(lambda: self.lag(topics) == 0, seconds, f"lag 0 of {self.group}")
+
+    def rewind(self, topics: Iterable[str]) -> None:
+        """Set the group's offsets back to the beginning, while no member is in it."""
+        known = self.topics()
+        starts = [TopicPartition(t, p, 0) for t in topics for p in range(known[t])]
+
+        def accepted() -> bool:
+            try:
+                answer = self.watcher().commit(offsets=starts, asynchronous=False)
+            except KafkaException:
+                return False  # the group still has a member: its session has not run out
+            return all(tp.error is None for tp in answer)
+
+        until(accepted, 20, "the group has no members, so its offsets can be set")
+
+    def close(self) -> None:
+        """End what is left."""
+        for process in self.processes:
+            if process.running:
+                process.signal(signal.SIGCONT)
+                process.kill()
+        if self._watcher is not None:
+            self._watcher.close()
+
+
+class Truth:
+    """The producer of truth: unique ids, and what was acknowledged, from reports alone.
+
+    An id is `run/key/seq`, seq counting up per key. A message that was not acknowledged is
+    forgotten: it may be there or not.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, run: str, **settings: Any) -> None:
+        self.topic = topic
+        self.run = run
+        self.acked: list[Sent] = []
+        self.unknown = 0
+        self._next: dict[str | None, int] = {}
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                **settings,
+            }
+        )
+
+    def send(
+        self,
+        key: str | None,
+        kind: str = "ok",
+        *,
+        header_id: bool = False,
+        raw: bytes | None = None,
+        partition: int = -1,
+        **fields: Any,
+    ) -> str:
+        """Queue one message and return its id; `raw` is sent instead of the payload."""
+        seq = self._next.get(key, 0)
+        self._next[key] = seq + 1
+        id = f"{self.run}/{key}/{seq}"
+        payload = {"id": id, "key": key, "seq": seq, "kind": kind, **fields}
+
+        def report(error: Any, message: Message) -> None:
+            if error is not None:
+                self.unknown += 1
+            else:
+                self.acked.append(Sent(id, key, seq, place_of(message)))
+
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic,
+                    raw if raw is not None else json.dumps(payload).encode(),
+                    None if key is None else key.encode(),
+                    partition,
+                    on_delivery=report,
+                    headers=[("kworker-message-id", id.encode())] if header_id else None,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self._producer.poll(0)
+        return id
+
+    def flush(self, seconds: float = 30) -> list[Sent]:
+        """Wait for all reports."""
+        left = self._producer.flush(seconds)
+        assert left == 0, f"{left} messages have no delivery report"
+        return self.acked
+
+    @contextmanager
+    def sending(self, each: Iterable[Callable[[], Any]], pause: float) -> Iterator[None]:
+        """Send in the background, `pause` seconds apart, until the block ends; then flush."""
+        stop = threading.Event()
+
+        def work() -> None:
+            for send in each:
+                if stop.wait(pause):
+                    return
+                send()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        self.flush()
+
+
+def place_of(record: Message) -> Place:
+    topic, partition, offset = record.topic(), record.partition(), record.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return (topic, partition, offset)
+
+
+def headers_of(record: Message) -> dict[str, str]:
+    """The reserved headers as text; each must occur once. Ask once per record."""
+    reserved = [(n, v) for n, v in record.headers() or [] if n.startswith("kworker-")]
+    names = [name for name, _ in reserved]
+    assert len(names) == len(set(names)), f"a reserved header occurs twice: {names}"
+    return {name: value.decode() for name, value in reserved}
+
+
+def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
+    """Every record of a topic up to its end now, as a reader of committed data sees it."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "dump",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+    try:
+        found: list[Message] = []
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = {}
+        for index in partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, index), timeout=10)
+            if high > low:
+                ends[index] = high
+        if not ends:
+            return []
+        assigned = [TopicPartition(topic, index, OFFSET_BEGINNING) for index in ends]
+        consumer.assign(assigned)
+
+        def read_to_the_end() -> bool:
+            for record in consumer.consume(1000, 0.05):
+                if record.error() is None:
+                    found.append(record)
+            return all(tp.offset >= ends[tp.partition] for tp in consumer.position(assigned))
+
+        until(read_to_the_end, seconds, f"{topic} read to its end")
+        return sorted(found, key=place_of)
+    finally:
+        consumer.close()
