@@ -14,15 +14,18 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from . import headers as names
 from .clock import Clock
 from .errors import KafkaUnavailable, TopicsMissing
-from .kafka.api import Admin, Producer, Receipt, Refusal
+from .kafka.api import Producer, Receipt, Refusal
 from .message import Headers, Partition, Position, Record
 from .stores.api import Mark
 from .topics import APPLY, GroupTopics
+
+if TYPE_CHECKING:
+    from .kafka import Kafka
 
 State = Literal["open", "replayed", "discarded"]
 Progress = Callable[[int, int], None]  # done, of how many
@@ -32,22 +35,6 @@ _STATES: dict[str, State] = {"replayed": "replayed", "discarded": "discarded"}  
 ANSWER_WITHIN = 30.0  # seconds for Kafka to answer a question or acknowledge a message
 _CHUNK = 500  # messages sent before their acknowledgements are waited for
 _CHUNK_BYTES = 16 * 2**20
-
-
-class Kafka(Protocol):
-    """What is asked of Kafka here."""
-
-    def admin(self) -> Admin: ...
-
-    def producer(self, *, delivery_timeout: float) -> Producer: ...
-
-    def ends(
-        self, partitions: Iterable[Partition], timeout: float
-    ) -> Mapping[Partition, tuple[int, int]]: ...
-
-    def read(
-        self, starts: Mapping[Partition, int | None], ends: Mapping[Partition, int]
-    ) -> Iterator[Record]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,16 +378,7 @@ def _wire(written: Mapping[str, str]) -> Headers:
 
 
 def _send(producer: Producer, messages: Sequence[_Sent]) -> list[Receipt | Refusal]:
-    """Send and wait for every answer. What was refused for its size is sent once more alone:
-    one message that is too large has its whole batch refused."""
-    answers = _send_at_once(producer, messages)
-    for index, answer in enumerate(answers):
-        if isinstance(answer, Refusal) and answer.kind == "too_large" and len(messages) > 1:
-            answers[index] = _send_at_once(producer, [messages[index]])[0]
-    return answers
-
-
-def _send_at_once(producer: Producer, messages: Sequence[_Sent]) -> list[Receipt | Refusal]:
+    """Send and wait for every answer."""
     silence = Refusal("unavailable", f"no answer within {ANSWER_WITHIN:.0f} s", permanent=False)
     answers: list[Receipt | Refusal] = [silence] * len(messages)
     for index, message in enumerate(messages):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import settings
-from ..topics import GroupTopics
 
 if TYPE_CHECKING:
     from ..app import App
     from ..kafka import Kafka
+    from ..topics import GroupTopics
 
 
 def connect(configuration: settings.Configuration) -> Kafka:
@@ -27,6 +27,8 @@ def connect(configuration: settings.Configuration) -> Kafka:
 
 def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:
     """The topics of the app's group. Raises SettingsError where they make no legal names."""
+    from ..topics import GroupTopics
+
     values = configuration.values
     return GroupTopics(
         values["group"] or app.name,

@@ -1,0 +1,410 @@
+"""`kworker dlq`: the dead letters of an app's group, listed, grouped, shown and replayed."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .. import durations
+from .. import headers as names
+from ..clock import SystemClock
+from ..errors import KworkerError, UsageError
+from ..observe.log import printable
+from . import cluster, options, output, tables
+
+if TYPE_CHECKING:
+    from ..deadletter import DeadLetter
+    from ..kafka import Kafka
+    from ..message import Record
+    from ..topics import GroupTopics
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FOUND = 10
+_TEMPLATES = ("retry_topic", "replay_topic", "dlq_topic")
+_SHORT = 80  # characters of an error's message or of a key in a table
+
+
+@click.group()
+def command() -> None:
+    """The messages that an app's handlers have given up.
+
+    \b
+    kworker dlq list shop.orders:app
+    kworker dlq groups shop.orders:app
+    kworker dlq show shop.orders:app shop.dlq/0/17
+    kworker dlq replay shop.orders:app --error Timeout --execute
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """Which dead letters are meant, as typed."""
+
+    handler: str | None
+    error: str | None
+    fingerprint: str | None
+    key: str | None
+    since: float | None
+    until: float | None
+    limit: int | None
+
+    def choose(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Those that pass, the oldest of them up to the limit."""
+        return [one for one in letters if self._passes(one)][: self.limit]
+
+    def given(self) -> bool:
+        return self != _Filter(None, None, None, None, None, None, None)
+
+    def _passes(self, letter: DeadLetter) -> bool:
+        return (
+            (self.handler is None or letter.handler == self.handler)
+            and (self.error is None or self.error.casefold() in _error(letter).casefold())
+            and (
+                self.fingerprint is None or (letter.fingerprint or "").startswith(self.fingerprint)
+            )
+            and (self.key is None or letter.key == self.key.encode("utf-8", "surrogateescape"))
+            and (self.since is None or (letter.timestamp or 0.0) >= self.since)
+            and (self.until is None or (letter.timestamp or 0.0) < self.until)
+        )
+
+
+class _Moment(click.ParamType[float]):
+    """A point in time: ISO 8601 (UTC unless it says otherwise), or how long ago, as -2h."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        try:
+            if value.startswith("-"):
+                return SystemClock.wall() - durations.seconds(value[1:])
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2026-01-31T12:00:00Z, or -2h for two hours ago")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _filtered(function: F) -> F:
+    """The options that choose; the function gets `wanted`."""
+
+    @functools.wraps(function)
+    def gathered(**given: Any) -> Any:
+        wanted = _Filter(**{name: given.pop(name) for name in _Filter.__slots__})
+        return function(wanted=wanted, **given)
+
+    command: Any = gathered
+    for option in reversed(
+        (
+            click.option("--handler", metavar="NAME", help="Of this handler."),
+            click.option("--error", metavar="TEXT", help="With this in the error's type or text."),
+            click.option("--fingerprint", metavar="HASH", help="Whose fingerprint begins so."),
+            click.option("--key", metavar="KEY", help="Of messages with this key."),
+            click.option("--since", type=_Moment(), help="Given up at or after then (ISO, -2h)."),
+            click.option("--until", type=_Moment(), help="Given up before then (ISO, -2h)."),
+            click.option(
+                "--limit", type=click.IntRange(min=1), metavar="N", help="The oldest N of them."
+            ),
+        )
+    ):
+        command = option(command)
+    return command  # type: ignore[no-any-return]
+
+
+class _Room:
+    """The dead-letter topic of one app's group."""
+
+    def __init__(self, given: options.Given) -> None:
+        app, configuration = given.load()
+        self.topics: GroupTopics = cluster.topics_of(app, configuration)
+        self.kafka: Kafka = cluster.connect(configuration)
+
+    def letters(self) -> list[DeadLetter]:
+        from .. import deadletter
+
+        with tables.progress(f"reading {self.topics.dlq}") as progress:
+            return deadletter.read(self.kafka, self.topics, progress)
+
+    def find(self, letters: Sequence[DeadLetter], id: str) -> DeadLetter:
+        from .. import deadletter
+
+        found = deadletter.find(letters, id)
+        if found is None:
+            raise UsageError(
+                f"no dead letter {id!r} in {self.topics.dlq!r}; `kworker dlq list TARGET --all` "
+                "shows the ids there are"
+            )
+        return found
+
+
+@command.command("list")
+@_filtered
+@click.option("--all", "everything", is_flag=True, help="Also what was replayed or discarded.")
+@click.option("--fail-if-any", is_flag=True, help="Exit with 10 when there are any.")
+@options.as_json
+@options.with_app(*_TEMPLATES)
+def list_command(
+    given: options.Given, wanted: _Filter, everything: bool, fail_if_any: bool, as_json: bool
+) -> None:
+    """List the dead letters that were neither replayed nor discarded, oldest first."""
+    room = _Room(given)
+    letters = [one for one in room.letters() if everything or one.state == "open"]
+    letters = wanted.choose(letters)
+    if as_json:
+        output.document("dlq.list", messages=[_json(one) for one in letters])
+    elif letters:
+        _table(letters, everything)
+    else:
+        output.note(f"no dead letters in {room.topics.dlq}{' that match' * wanted.given()}")
+    if letters and fail_if_any:
+        click.get_current_context().exit(_FOUND)
+
+
+@command.command("groups")
+@_filtered
+@options.as_json
+@options.with_app(*_TEMPLATES)
+def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None:
+    """Count the dead letters by what failed: handler, kind of error and place in the code."""
+    from .. import deadletter
+
+    room = _Room(given)
+    letters = wanted.choose([one for one in room.letters() if one.state == "open"])
+    groups = deadletter.groups(letters)
+    if as_json:
+        output.document(
+            "dlq.groups",
+            groups=[
+                {
+                    "fingerprint": one.fingerprint,
+                    "error_type": one.error_type,
+                    "handler": one.handler,
+                    "count": one.count,
+                    "first": _iso(one.first),
+                    "last": _iso(one.last),
+                }
+                for one in groups
+            ],
+        )
+    elif groups:
+        tables.table(
+            ("COUNT", "FINGERPRINT", "HANDLER", "ERROR", "FIRST", "LAST"),
+            [
+                (
+                    str(one.count),
+                    one.fingerprint or "-",
+                    one.handler or "-",
+                    one.error_type or "-",
+                    _iso(one.first) or "-",
+                    _iso(one.last) or "-",
+                )
+                for one in groups
+            ],
+        )
+    else:
+        output.note(f"no dead letters in {room.topics.dlq}{' that match' * wanted.given()}")
+
+
+@command.command("show")
+@options.with_app(*_TEMPLATES)
+@click.argument("id", metavar="ID")
+@options.as_json
+def show_command(given: options.Given, id: str, as_json: bool) -> None:
+    """Show one dead letter with its value, headers and stack trace. ID as `dlq list` shows it."""
+    from .. import deadletter
+
+    room = _Room(given)
+    letter = room.find(room.letters(), id)
+    record = deadletter.record_of(room.kafka, letter)
+    if record is None:
+        raise UsageError(f"the dead letter {id!r} no longer exists: its topic has let it go")
+    known = names.reserved(record.headers)
+    if as_json:
+        output.document(
+            "dlq.show",
+            message={
+                **_json(letter),
+                "state": letter.state,
+                "first_failed_at": known.get(names.FIRST_FAILED_AT),
+                "headers": [[name, _bytes(value)] for name, value in record.headers],
+                "value": _bytes(record.value),
+                "stacktrace": known.get(names.ERROR_STACKTRACE),
+            },
+        )
+    else:
+        _show(letter, record, known)
+
+
+@command.command("replay")
+@click.option("--execute", is_flag=True, help="Replay them; without it, only say which.")
+@_filtered
+@options.with_app(*_TEMPLATES)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+def replay_command(
+    given: options.Given, ids: tuple[str, ...], wanted: _Filter, execute: bool
+) -> None:
+    """Have dead letters handled once more: those named, those that pass the filters, or all
+    that were neither replayed nor discarded.
+
+    A replay is recorded in the dead-letter topic, so one that was interrupted goes on with
+    the rest. Exit codes: 0 done, 1 some cannot be replayed, 4 Kafka takes no more.
+    """
+    if ids and wanted.given():
+        raise UsageError("give either ids or filters: together they say two things")
+    room = _Room(given)
+    letters = room.letters()
+    named = [room.find(letters, id) for id in dict.fromkeys(ids)]
+    for one in named:
+        if one.state != "open":
+            output.note(f"{one.position} was {one.state} before and is left alone")
+    if not ids:
+        named = [one for one in letters if one.mark is not None]
+        if foreign := len(letters) - len(named):
+            output.note(f"{foreign} records do not say whose dead letters they are: left alone")
+    chosen = wanted.choose([one for one in named if one.state == "open"])
+    if not execute:
+        if chosen:
+            _table(chosen, False)
+        output.data(
+            f"{_count(chosen)} would be replayed to {room.topics.replay}"
+            + ("; add --execute to do it" if chosen else "")
+        )
+        return
+    _replay(room, chosen)
+
+
+def _replay(room: _Room, chosen: Sequence[DeadLetter]) -> None:
+    from .. import deadletter
+
+    with tables.progress(f"replaying to {room.topics.replay}") as progress:
+        result = deadletter.replay(room.kafka, room.topics, chosen, SystemClock(), progress)
+    for letter, why in result.refused:
+        output.error(f"{letter.position} cannot be replayed: {why}")
+    output.data(f"replayed {result.done} of {_count(chosen)} to {room.topics.replay}")
+    if result.refused:
+        click.get_current_context().exit(KworkerError.exit_code)
+
+
+def _json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": str(letter.position),
+        "message_id": letter.message_id,
+        "handler": letter.handler,
+        "topic": letter.position.topic,
+        "partition": letter.position.partition,
+        "offset": letter.position.offset,
+        "key": _bytes(letter.key),
+        "disposition": letter.disposition,
+        "error_type": letter.error_type,
+        "error_message": letter.error_message,
+        "fingerprint": letter.fingerprint,
+        "attempt": letter.attempt,
+        "failed_at": _iso(letter.timestamp),
+        "original": {
+            "topic": letter.original_topic,
+            "partition": letter.original_partition,
+            "offset": letter.original_offset,
+        },
+        "replays": letter.replays,
+    }
+
+
+def _table(letters: Sequence[DeadLetter], states: bool) -> None:
+    columns = ("ID", "FAILED AT", "HANDLER", "KEY", "DISPOSITION", "ATTEMPT", "ERROR")
+    rows = [
+        (
+            str(one.position),
+            _iso(one.timestamp) or "-",
+            one.handler or "-",
+            _short(_key(one.key)),
+            one.disposition or "-",
+            "-" if one.attempt is None else str(one.attempt),
+            _short(_error(one)) or "-",
+        )
+        + ((one.state,) if states else ())
+        for one in letters
+    ]
+    tables.table((*columns, "STATE") if states else columns, rows)
+
+
+def _show(letter: DeadLetter, record: Record, known: dict[str, str]) -> None:
+    place = (letter.original_topic, letter.original_partition, letter.original_offset)
+    facts = {
+        "id": str(letter.position),
+        "state": letter.state,
+        "message id": letter.message_id,
+        "handler": letter.handler,
+        "disposition": letter.disposition,
+        "error": _error(letter),
+        "fingerprint": letter.fingerprint,
+        "attempt": None if letter.attempt is None else str(letter.attempt),
+        "replays": str(letter.replays),
+        "first failed": known.get(names.FIRST_FAILED_AT),
+        "failed at": _iso(letter.timestamp),
+        "original": "/".join("?" if part is None else str(part) for part in place),
+        "key": _key(letter.key),
+        "damage": record.damage,
+    }
+    width = max(map(len, facts)) + 2
+    for name, text in facts.items():
+        if text:
+            output.data(f"{name:<{width}}{printable(text)}")
+    _block("headers", [f"{name}: {_key(value)}" for name, value in names.producers(record.headers)])
+    if record.value is None:
+        _block("value", ["(none: a tombstone)"])
+    else:
+        text = _bytes(record.value)
+        lines = text.split("\n") if isinstance(text, str) else [f"base64 {text['base64']}"]
+        _block(f"value, {len(record.value)} bytes", lines)
+    _block("stack trace", known.get(names.ERROR_STACKTRACE, "").rstrip("\n").split("\n"))
+
+
+def _block(title: str, lines: Sequence[str]) -> None:
+    if not any(lines):
+        return
+    output.data(f"\n{title}")
+    for line in lines:
+        output.data(f"  {printable(line)}")
+
+
+def _bytes(value: bytes | None) -> Any:
+    """Bytes for JSON: text where they are UTF-8, else in base64."""
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def _key(value: bytes | None) -> str:
+    """Bytes for people, in one line."""
+    shown = _bytes(value)
+    if shown is None:
+        return "-"
+    return shown if isinstance(shown, str) else f"base64 {shown['base64']}"
+
+
+def _error(letter: DeadLetter) -> str:
+    return ": ".join(filter(None, (letter.error_type, letter.error_message)))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+
+
+def _iso(when: float | None) -> str | None:
+    from ..deadletter import iso
+
+    return None if when is None else iso(when)
+
+
+def _count(letters: Sequence[DeadLetter]) -> str:
+    return f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}"
