@@ -148,7 +148,7 @@ class Publisher:
         try:
             answer = answers.get(timeout=self._wait + _GRACE)
         except queue.Empty:
-            answer = _SILENCE
+            answer = self._silence(letter)
         return self._receipt(letter, answer)
 
     def publish_many(self, messages: Iterable[Publish | tuple[Any, ...]]) -> list[Receipt]:
@@ -177,7 +177,8 @@ class Publisher:
             try:
                 place, answer = answers.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
-                place, answer = next(iter(sent)), _SILENCE
+                place = next(iter(sent))
+                answer = self._silence(sent[place])
             try:
                 receipts[place] = self._receipt(sent.pop(place), answer)
             except (PublishRejected, KafkaUnavailable) as error:
@@ -219,7 +220,7 @@ class Publisher:
             async with asyncio.timeout(self._wait + _GRACE):
                 given = await answer
         except TimeoutError:
-            given = _SILENCE
+            given = self._silence(letter)
         return self._receipt(letter, given)
 
     def _open(self) -> None:
@@ -257,14 +258,13 @@ class Publisher:
             )
         if answer.permanent:
             way_out = _WAY_OUT.get(answer.kind)
-            raise PublishRejected(
-                f"Kafka refused a message for {letter.topic}: {answer.text}"
-                + (f"; {way_out}" if way_out else "")
-            )
-        raise KafkaUnavailable(
-            f"Kafka did not acknowledge a message for {letter.topic} within {self._wait:g} s: "
-            f"{answer.text}; it may or may not have been written"
-        )
+            raise PublishRejected(answer.text + (f"; {way_out}" if way_out else ""))
+        raise KafkaUnavailable(f"{answer.text}; the message may or may not have been written")
+
+    def _silence(self, letter: _Letter) -> api.Refusal:
+        patience = self._wait + _GRACE
+        text = f"{letter.topic}: the client gave no answer within {patience:g} s"
+        return api.Refusal("unavailable", text, permanent=False)
 
 
 class _Line:
@@ -301,9 +301,6 @@ class _Letter(NamedTuple):
     id: str
 
 
-_SILENCE = api.Refusal("unavailable", "the client gave no answer", permanent=False)
-
-
 def open(
     bootstrap_servers: str,
     *,
@@ -322,7 +319,6 @@ def open(
         cluster = kafka.connect(
             bootstrap_servers,
             common=common,
-            consumer={},
             producer=producer,
             client_id=client_id,
         )
