@@ -18,7 +18,8 @@ def open_store(path: Path | str, *, group: str, cluster: str, clock: Clock | Non
     """
     from .sqlite.store import SqliteStore
 
-    return SqliteStore(Path(path), group=group, cluster=cluster, clock=clock or SystemClock())
+    path = Path(path).absolute()
+    return SqliteStore(path, group=group, cluster=cluster, clock=clock or SystemClock())
 
 
 def default_path(group: str) -> Path:

@@ -63,7 +63,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= _CHECKED_UP_TO:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise Damaged(found)
+            raise Damaged(" ".join(found.split()))
 
 
 def busy(error: sqlite3.Error) -> bool:
@@ -83,6 +83,8 @@ def telling(path: Path) -> Iterator[None]:
         if code is None:  # not from SQLite but about how it was called: ours to mend
             raise
         raise StoreError(f"{path}: {_WAYS_OUT.get(code, _OTHER)} ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {_WAYS_OUT[sqlite3.SQLITE_IOERR]} ({error})") from error
 
 
 def _make(path: Path) -> None:
@@ -90,7 +92,13 @@ def _make(path: Path) -> None:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
         os.close(os.open(path, flags, 0o600))
     except FileExistsError:
-        pass  # another process of the group was a moment faster
+        return  # another process of the group was a moment faster
+    # SQLite synchronises what is in the file; that the file is there is ours to see to.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _code(error: sqlite3.Error) -> int | None:

@@ -1,0 +1,253 @@
+"""What every store keeps, as tests: for those who write another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kworker.clock import Clock
+from kworker.ranges import Ranges
+from kworker.stores.api import Attempt, Log, Mark, Store, Turn
+
+MARK = Mark("shop.charge", "orders", "a-1")
+LOG = Log("SvXW3IK6RDOpYRbJWUA3QQ", 0)
+
+
+class StoreClock:
+    """A clock whose time of day is set by hand."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+
+class StoreContract:
+    """The promises of `kworker.stores.api.Store`; a pytest class to derive from.
+
+    Answer `open` and pytest runs the rest against your store. Each test has a folder of its
+    own; opening twice in the same folder opens the same store, as two processes of a group
+    on one host do, or one process after the other.
+    """
+
+    def open(self, folder: Path, clock: Clock) -> Store:
+        """Open the store that lives in this folder."""
+        raise NotImplementedError
+
+    def test_a_new_store_knows_nothing(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        assert store.seen([MARK]) == set()
+        assert store.attempts([MARK]) == {}
+        assert not store.done("shop.charge", LOG)
+        store.close()
+
+    def test_what_was_recorded_is_seen_and_nothing_beside_it(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        others = [
+            MARK._replace(handler="shop.mail"),
+            MARK._replace(topic="returns"),
+            MARK._replace(id="a-2"),
+            MARK._replace(id="A-1"),
+            MARK._replace(replay=1),
+            MARK._replace(hop=1),
+        ]
+
+        assert store.record(Turn(seen=[MARK]))
+
+        assert store.seen([*others, MARK]) == {MARK}
+        assert store.seen([]) == set()
+        store.close()
+
+    def test_a_retry_copy_and_a_replay_are_marks_of_their_own(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        copies = [MARK, MARK._replace(hop=2), MARK._replace(replay=3, hop=1)]
+
+        store.record(Turn(seen=copies))
+
+        assert store.seen([*copies, MARK._replace(replay=3)]) == set(copies)
+        store.close()
+
+    def test_a_mark_may_be_recorded_again(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        store.record(Turn(seen=[MARK, MARK]))
+
+        assert store.record(Turn(seen=[MARK]))
+
+        assert store.seen([MARK, MARK]) == {MARK}
+        store.close()
+
+    def test_thousands_of_marks_are_asked_and_recorded_at_once(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        marks = [MARK._replace(id=f"id-{number}") for number in range(3001)]
+
+        store.record(Turn(seen=marks[::2]))
+
+        assert store.seen(marks) == set(marks[::2])
+        store.close()
+
+    def test_ids_may_be_of_any_length_and_hold_any_character(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        ids = [
+            "", " ", "\0", "a\0b", "a\0c", "'", "\u00e4", "a\u0308", "\U0001f600", "\ud800",
+            "\udfff", "x" * 512, "x" * 513, "x" * 1_000_000, "x" * 1_000_000 + "y",
+            "\u00e4" * 256, "\u00e4" * 257,
+        ]  # fmt: skip
+        marks = [MARK._replace(id=id) for id in ids]
+
+        for count, mark in enumerate(marks, start=1):
+            assert store.record(Turn(seen=[mark]))
+            assert store.seen(marks) == set(marks[:count])
+
+        store.close()
+
+    def test_everything_is_there_after_closing_and_opening(self, tmp_path: Path) -> None:
+        doubt = MARK._replace(id="a-2")
+        store = self.open(tmp_path, StoreClock())
+        store.record(
+            Turn(
+                seen=[MARK],
+                done={("shop.charge", LOG): Ranges([(3, 9)])},
+                topics={LOG.topic_id: "orders"},
+                attempts={doubt: Attempt(2, "dead letter", 12.5)},
+            )
+        )
+        store.close()
+
+        store = self.open(tmp_path, StoreClock())
+
+        assert store.seen([MARK]) == {MARK}
+        assert store.done("shop.charge", LOG) == Ranges([(3, 9)])
+        assert store.attempts([doubt, MARK]) == {doubt: Attempt(2, "dead letter", 12.5)}
+        store.close()
+
+    def test_one_process_sees_what_another_has_recorded(self, tmp_path: Path) -> None:
+        one, other = self.open(tmp_path, StoreClock()), self.open(tmp_path, StoreClock())
+        theirs = MARK._replace(handler="shop.mail", id="b-1")
+        doubt = MARK._replace(id="a-2")
+
+        one.record(Turn(seen=[MARK], attempts={doubt: Attempt(1)}))
+        other.record(Turn(seen=[theirs]), patience=5)
+
+        assert other.seen([MARK, theirs]) == one.seen([MARK, theirs]) == {MARK, theirs}
+        assert other.attempts([doubt]) == {doubt: Attempt(1)}
+        one.close()
+        other.close()
+
+    def test_offsets_are_added_to_those_another_process_has_written(self, tmp_path: Path) -> None:
+        one, other = self.open(tmp_path, StoreClock()), self.open(tmp_path, StoreClock())
+
+        one.record(Turn(done={("shop.charge", LOG): Ranges([(0, 5)])}))
+        other.record(Turn(done={("shop.charge", LOG): Ranges([(5, 7), (9, 10)])}), patience=5)
+        one.record(Turn(done={("shop.charge", LOG): Ranges([(6, 8)])}), patience=5)
+
+        assert other.done("shop.charge", LOG) == Ranges([(0, 8), (9, 10)])
+        one.close()
+        other.close()
+
+    def test_offsets_count_for_one_handler_and_one_incarnation_of_a_topic(
+        self, tmp_path: Path
+    ) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        store.record(Turn(done={("shop.charge", LOG): Ranges([(0, 5)])}))
+
+        assert not store.done("shop.mail", LOG)
+        assert not store.done("shop.charge", LOG._replace(partition=1))
+        assert not store.done("shop.charge", LOG._replace(topic_id="made-anew"))
+        store.close()
+
+    def test_what_done_answers_may_be_changed_without_changing_the_store(
+        self, tmp_path: Path
+    ) -> None:
+        store = self.open(tmp_path, StoreClock())
+        store.record(Turn(done={("shop.charge", LOG): Ranges([(0, 5)])}))
+
+        store.done("shop.charge", LOG).add(7)
+
+        assert store.done("shop.charge", LOG) == Ranges([(0, 5)])
+        store.close()
+
+    def test_an_attempt_stands_until_it_is_replaced_or_settled(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        other = MARK._replace(hop=1)
+
+        store.record(Turn(attempts={MARK: Attempt(1, None, 5.0), other: Attempt(3)}))
+        assert store.attempts([MARK, other]) == {
+            MARK: Attempt(1, None, 5.0),
+            other: Attempt(3),
+        }
+        store.record(Turn(attempts={MARK: Attempt(2, "retry 5s", 5.0)}))
+        assert store.attempts([MARK]) == {MARK: Attempt(2, "retry 5s", 5.0)}
+        store.record(Turn(settled=[MARK]))
+        assert store.attempts([MARK, other]) == {other: Attempt(3)}
+
+        assert store.seen([MARK, other]) == set()
+        store.close()
+
+    def test_what_is_tried_and_settled_in_one_turn_is_settled(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        store.record(Turn(seen=[MARK], attempts={MARK: Attempt(1)}, settled=[MARK]))
+
+        assert store.attempts([MARK]) == {}
+        store.close()
+
+    def test_an_empty_turn_is_recorded(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        assert store.record(Turn())
+
+        store.close()
+
+    def test_pruning_forgets_the_oldest_in_steps_and_leaves_the_younger(
+        self, tmp_path: Path
+    ) -> None:
+        clock = StoreClock(100.0)
+        store = self.open(tmp_path, clock)
+        old = [MARK._replace(id=f"old-{number}") for number in range(5)]
+        young = [MARK._replace(id=f"young-{number}") for number in range(5)]
+        store.record(Turn(seen=old))
+        clock.now = 200.0
+        store.record(Turn(seen=young))
+
+        steps = [store.prune(150.0, limit=2) for _ in range(4)]
+
+        assert steps == [2, 2, 1, 0]
+        assert store.seen(old + young) == set(young)
+        store.close()
+
+    def test_what_was_forgotten_may_be_recorded_again(self, tmp_path: Path) -> None:
+        clock = StoreClock(100.0)
+        store = self.open(tmp_path, clock)
+        store.record(Turn(seen=[MARK]))
+        store.prune(150.0)
+
+        clock.now = 200.0
+        store.record(Turn(seen=[MARK]))
+
+        assert store.prune(150.0) == 0
+        assert store.seen([MARK]) == {MARK}
+        store.close()
+
+    def test_an_attempt_that_nobody_came_back_to_is_forgotten_too(self, tmp_path: Path) -> None:
+        clock = StoreClock(100.0)
+        store = self.open(tmp_path, clock)
+        fresh = MARK._replace(id="a-2")
+        store.record(Turn(attempts={MARK: Attempt(1), fresh: Attempt(1)}))
+        clock.now = 200.0
+        store.record(Turn(attempts={fresh: Attempt(2)}))
+
+        store.prune(150.0)
+
+        assert store.attempts([MARK, fresh]) == {fresh: Attempt(2)}
+        store.close()
+
+    def test_closing_twice_does_no_harm(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        store.close()
+        store.close()
