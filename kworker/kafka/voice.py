@@ -125,9 +125,10 @@ class Voice:
 
     def _told(self, error: KafkaError) -> None:
         code, text = error.code(), clean(error.str())
-        vague = code == KafkaError._ALL_BROKERS_DOWN
-        if not (vague and self.last_words()):
-            self._last = (time.monotonic(), code, text)
+        if code == KafkaError._ALL_BROKERS_DOWN and self.last_words():
+            log.debug("%s", text)  # says less than what was said before
+            return
+        self._last = (time.monotonic(), code, text)
         self._log(logging.WARNING, code, text)
 
     def _log(self, level: int, kind: object, text: str) -> None:
