@@ -28,7 +28,7 @@ def load(name: str) -> ModuleType:
     Raises TargetError, in one line: which part of the name was not found, or what the module
     raised and where. The exception itself is its cause.
     """
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise TargetError(f"{name!r} is not a module's name{_as_path(name)}")
     return run(lambda: importlib.import_module(name), f"module {name!r} cannot be imported", name)
 
@@ -96,7 +96,8 @@ def _not_found(module: str, missing: str) -> str:
     package = sys.modules.get(parent)
     if package is None or not hasattr(package, "__path__"):
         return f"there is no module {module!r}: {parent!r} is a module, not a package"
-    return f"there is no module {missing!r}{did_you_mean(last, modules_in(package))}"
+    near = [f"{parent}.{name}" for name in modules_in(package)]
+    return f"there is no module {missing!r}{did_you_mean(missing, near)}"
 
 
 def _modules_below(folder: Path) -> list[str]:
