@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from . import durations
 from .errors import HandlerError, SettingsError, TopicsMissing
 from .kafka.api import Admin, NewTopic, TopicInfo
+from .names import topic_fault
 
-_LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 _DELAY = re.compile(r"[0-9]+(?:ms|[dhms])")
-_LONGEST_NAME = 249
 _LONGEST_DELAY = "9" * 10 + "ms"
 
 _WEEK = 7 * 86_400.0
@@ -67,11 +66,11 @@ class GroupTopics:
             (f"{self._prefix}{_LONGEST_DELAY}{self._suffix}", self.replay, self.dlq),
             strict=True,
         ):
-            fault = _fault(name)
+            fault = topic_fault(name)
             if fault:
                 raise SettingsError(
-                    f"group {self.group!r} makes no legal topic name of {setting} = "
-                    f"{template!r}: {fault}; change one of the two"
+                    f"group {self.group!r} makes no legal topic of {setting} = {template!r}: "
+                    f"{fault}; change one of the two"
                 )
         self._refuse_collisions()
 
@@ -118,18 +117,6 @@ class GroupTopics:
             return None
         text = name[len(prefix) : len(name) - len(suffix)]
         return text if _DELAY.fullmatch(text) else None
-
-
-def _fault(name: str) -> str | None:
-    """Why Kafka refuses a topic of this name."""
-    if name in ("", ".", ".."):
-        return f"Kafka refuses {name!r}"
-    if _LEGAL.fullmatch(name) is None:
-        bad = next(one for one in name if _LEGAL.fullmatch(one) is None)
-        return f"{bad!r} is not among a-z A-Z 0-9 . _ -"
-    if len(name) > _LONGEST_NAME:
-        return f"{len(name)} characters are more than Kafka's {_LONGEST_NAME}"
-    return None
 
 
 def _apart(neighbour: str) -> bool:
