@@ -220,6 +220,7 @@ def test_an_answer_to_a_cancelled_publish_harms_nobody(producer, publisher):
     async def scene() -> None:
         async with publisher:
             task = asyncio.create_task(publisher.publish_async("silent", b""))
+            await asyncio.sleep(0)
             await publisher.publish_async("orders", b"")  # so the first is under way
             asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told))
             task.cancel()
