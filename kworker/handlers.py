@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -211,7 +212,7 @@ class _Parameter(typing.NamedTuple):
 
 def _compile(declaration: Declaration, default_retry: Retry | None, where: str) -> Handler:
     function, options = declaration.function, declaration.options
-    inner = inspect.unwrap(function)
+    inner = source.innermost(function)
     for one in (function, inner):
         if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
             raise _Refused("is a generator: nobody would run it; use return instead of yield")
@@ -268,7 +269,7 @@ def _standing_for(function: Callable[..., Any], declaration: Declaration) -> Dec
 def _parameters(declaration: Declaration) -> list[_Parameter]:
     function = declaration.function
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
     except (NameError, ValueError, TypeError) as error:
         raise _Refused(f"has a signature that cannot be read: {error}") from error
     found = []
@@ -284,13 +285,23 @@ def _parameters(declaration: Declaration) -> list[_Parameter]:
     return found
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # There, annotations are evaluated when they are asked for; those of the parameters
+        # are resolved one by one, and what is returned is no matter.
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _resolve(declaration: Declaration, name: str, annotation: Any) -> Any:
     """The annotation with the names in it looked up: in the module, and for a function
     defined within another, among what that function knew."""
     if annotation is _UNSAID:
         return annotation
-    inner = inspect.unwrap(declaration.function)
-    known = {**getattr(inner, "__globals__", {}), **declaration.names, **_closure(inner)}
+    inner = source.innermost(declaration.function)
+    known = {**inner.__globals__, **declaration.names, **_closure(inner)}
     holder = types.SimpleNamespace(__annotations__={name: annotation})
     try:
         return typing.get_type_hints(holder, known, known, include_extras=True)[name]
@@ -306,10 +317,9 @@ def _resolve(declaration: Declaration, name: str, annotation: Any) -> Any:
         ) from error
 
 
-def _closure(function: Any) -> dict[str, Any]:
+def _closure(function: types.FunctionType) -> dict[str, Any]:
     found = {}
-    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
-    for name, cell in zip(names, function.__closure__ or (), strict=False):
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents
         except ValueError:  # not assigned yet

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from .errors import KworkerError, TargetError
@@ -56,9 +56,17 @@ def modules_in(package: ModuleType) -> list[str]:
     return [found.name for found in pkgutil.iter_modules(package.__path__)]
 
 
+def innermost(function: Callable[..., Any]) -> FunctionType:
+    """The function behind what decorates it (with functools.wraps)."""
+    inner = inspect.unwrap(function)
+    found = inner if inspect.isfunction(inner) else function
+    assert isinstance(found, FunctionType)
+    return found
+
+
 def where_defined(function: Callable[..., Any]) -> str:
     """`file:line` of a function, behind what decorates it."""
-    code = inspect.unwrap(function).__code__
+    code = innermost(function).__code__
     return f"{_short(code.co_filename)}:{code.co_firstlineno}"
 
 
@@ -96,8 +104,8 @@ def _not_found(module: str, missing: str) -> str:
     package = sys.modules.get(parent)
     if package is None or not hasattr(package, "__path__"):
         return f"there is no module {module!r}: {parent!r} is a module, not a package"
-    near = [f"{parent}.{name}" for name in modules_in(package)]
-    return f"there is no module {missing!r}{did_you_mean(missing, near)}"
+    siblings = [f"{parent}.{name}" for name in modules_in(package)]
+    return f"there is no module {missing!r}{did_you_mean(missing, siblings)}"
 
 
 def _modules_below(folder: Path) -> list[str]:

@@ -8,7 +8,9 @@ members cannot read is text where it is UTF-8, else bytes.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -225,4 +227,4 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _union(members: list[Any]) -> Any:
-    return Union.__getitem__(tuple(members))
+    return functools.reduce(operator.or_, members)

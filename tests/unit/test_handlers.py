@@ -507,3 +507,11 @@ def test_typed_options_are_all_that_the_decorator_takes():
     hints = typing.get_type_hints(HandlerOptions)
 
     assert set(hints) == {"name", "retry", "order", "concurrency", "dedup", "trust_ids"}
+
+
+def test_a_wrapper_that_says_it_wraps_what_is_no_function_is_placed_by_itself():
+    @handler("orders")
+    @functools.wraps(print)
+    def charge(order: Order) -> None: ...
+
+    assert "tests/unit/test_handlers.py:" in refusal(charge)
