@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from ..clock import Clock, SystemClock
 from .api import Store
+from .sqlite.store import SqliteStore
 
 
 def open_store(path: Path | str, *, group: str, cluster: str, clock: Clock | None = None) -> Store:
@@ -16,8 +17,6 @@ def open_store(path: Path | str, *, group: str, cluster: str, clock: Clock | Non
     to the thread that opens it; a process that forks opens it afterwards, in each child.
     Raises StoreError for a file that cannot be used, and for any that is not this group's.
     """
-    from .sqlite.store import SqliteStore
-
     path = Path(path).absolute()
     return SqliteStore(path, group=group, cluster=cluster, clock=clock or SystemClock())
 

@@ -53,6 +53,9 @@ class Turn:
     `seen` are marks of messages with an id of their own; `done` are offsets of messages
     whose id is their position, by handler and log, added to what is stored; `attempts` are
     written, replacing what stood there; for every mark in `settled` the attempt is removed.
+
+    `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
+    closing such gaps keeps what is stored short.
     """
 
     seen: Sequence[Mark] = ()
@@ -73,7 +76,7 @@ class Store(Protocol):
         """Which of these were recorded."""
 
     def done(self, handler: str, log: Log) -> Ranges:
-        """The offsets of this log that this handler has settled by position."""
+        """The offsets of this log that this handler has settled by position; a copy."""
 
     def attempts(self, marks: Sequence[Mark]) -> dict[Mark, Attempt]:
         """What is known of those that were tried and not settled."""
@@ -83,8 +86,9 @@ class Store(Protocol):
         process has its turn: nothing was written, ask again later."""
 
     def prune(self, before: float, *, limit: int = 1000) -> int:
-        """Forget up to `limit` marks recorded before that time (seconds since the epoch).
-        How many were forgotten; 0 also when another process has its turn."""
+        """Forget up to `limit` marks recorded before that time (seconds since the epoch),
+        and as many attempts that nobody came back to since. How many marks were forgotten;
+        0 also when another process has its turn."""
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""

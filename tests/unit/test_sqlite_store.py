@@ -256,6 +256,19 @@ def test_offsets_that_were_damaged_are_not_believed(tmp_path: Path):
         assert store.seen([MARK._replace(id="b")]) == set()
 
 
+def test_a_handler_first_met_in_a_turn_that_failed_is_met_anew(tmp_path: Path):
+    path = made(tmp_path / "shop.db")
+    change(path, "UPDATE position SET ranges = '?'")
+    mails, bills = MARK._replace(handler="shop.mail"), MARK._replace(handler="shop.bill")
+
+    with closing(opened(path)) as store:
+        with pytest.raises(StoreError):
+            store.record(Turn(seen=[mails], done={("shop.charge", LOG): Ranges()}))
+        store.record(Turn(seen=[bills]))
+
+        assert store.seen([mails, bills]) == {bills}
+
+
 def test_a_full_disk_is_told_and_takes_nothing_that_was_recorded(tmp_path: Path):
     store = opened(tmp_path / "shop.db")
     store.record(Turn(seen=[MARK]))
@@ -322,7 +335,7 @@ def test_a_long_reader_holds_up_no_writer(tmp_path: Path):
 def test_the_log_is_moved_into_the_database_before_it_grows_large(tmp_path: Path):
     store = opened(tmp_path / "shop.db")
 
-    for _ in range(40):
+    for _ in range(100):
         store.record(Turn(seen=[MARK._replace(id=str(uuid.uuid4())) for _ in range(500)]))
 
     assert (tmp_path / "shop.db-wal").stat().st_size < 24 * 2**20
@@ -358,6 +371,15 @@ def test_a_name_that_means_something_to_sqlite_is_a_file_like_any_other(tmp_path
 
     with closing(opened(tmp_path / ":memory:")) as store:
         assert store.seen([MARK]) == {MARK}
+
+
+def test_what_strangers_write_as_an_id_takes_bounded_room(tmp_path: Path):
+    with closing(opened(tmp_path / "shop.db")) as store:
+        store.record(Turn(seen=[MARK._replace(id="x" * 10**6), MARK._replace(id="ä" * 10**6)]))
+
+    db = Database(tmp_path / "shop.db")
+    assert [len(row["id"].encode()) <= 512 for row in db.query("SELECT id FROM seen")] == [True] * 2
+    db.close()
 
 
 def test_people_read_plain_tables(tmp_path: Path):

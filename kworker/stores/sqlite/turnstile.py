@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 COURTESY = 0.025  # seconds that whoever wrote last leaves to another who wants to write
-_PAUSES = (0.0005, 0.008)  # seconds between two tries: the first pause, the longest
+_PAUSES = (0.0005, 0.002)  # seconds between two tries: the first pause, the longest
 
 # In the lock file: who had the last turn; who wanted one in vain, and when.
 _LAST = struct.Struct("=q")
