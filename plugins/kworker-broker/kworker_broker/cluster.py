@@ -53,7 +53,7 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Node], folder: Path, keeper: Keeper) -> None:
         self.nodes = tuple(nodes)
-        self._folder = folder
+        self.folder = folder
         self._keeper = keeper
         self._owner = os.getpid()
         self._open = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from .processes import Keeper
 
 _READY = 90.0  # seconds; two cores that also run three nodes and a test suite are slow
 _LEAVE = 30.0  # seconds for an orderly end
+_TELLING = re.compile(r"^(Caused by: |Exception in |Error: )?[\w.$]+(Exception|Error)\b.*:")
 
 
 class PortTaken(BrokerFailed):
@@ -146,6 +148,5 @@ class Node:
                 lines += (self._folder / name).read_text(errors="replace").splitlines()
             except FileNotFoundError:
                 continue
-        telling = [line for line in lines if "ERROR" in line or "FATAL" in line or "Error:" in line]
-        causes = [line for line in lines if line.startswith("Caused by:")]
-        return " | ".join([*(telling or lines)[-1:], *causes[-1:]])[:600] or "it logged nothing"
+        telling = [line for line in lines if _TELLING.search(line)]
+        return " | ".join(telling[-2:] or lines[-1:])[:600] or "it logged nothing"

@@ -15,6 +15,11 @@ _GUARD = str(Path(__file__).with_name("guard.py"))
 _PYTHON = [sys.executable, "-I", "-S", _GUARD]
 
 
+def leashed(command: list[str]) -> list[str]:
+    """The command by which the system ends `command` with the thread that starts it."""
+    return [*_PYTHON, "leash", str(os.getpid()), *command]
+
+
 class Keeper:
     """Starts processes from one thread that lives as long as the owner does.
 
@@ -42,7 +47,7 @@ class Keeper:
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         with output.open("ab") as sink:
             job = {
-                "args": [*_PYTHON, "leash", str(os.getpid()), *command],
+                "args": leashed(command),
                 "env": environ,
                 "cwd": folder,
                 "stdin": subprocess.DEVNULL,
