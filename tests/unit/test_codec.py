@@ -47,6 +47,10 @@ class Struct(msgspec.Struct):
     kind: typing.Literal["a", "b"] = "a"
 
 
+class Loose(msgspec.Struct):
+    anything: Any
+
+
 class Touchy(pydantic.BaseModel):
     id: int
 
@@ -166,6 +170,7 @@ def test_an_empty_value_is_no_tombstone_and_no_json(annotation):
         (Struct, b"{"),
         (Struct, b"[" * 200_000),
         (Struct, b'{"id": "\xff"}'),
+        (Loose, b'{"anything": ' + b"[" * 200_000),
         (list[Struct], b"[1]"),
         (Touchy, b'{"id": 1}'),
         (Order | Line, b"{}"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,9 +91,14 @@ def test_what_is_published_is_what_the_value_was_then():
 
 def test_threads_of_a_handler_publish_under_ids_of_their_own():
     ctx = context()
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
 
-    with ThreadPoolExecutor(8) as pool:
-        ids = list(pool.map(lambda number: ctx.publish("a", number), range(500)))
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            ids = list(pool.map(lambda number: ctx.publish("a", number), range(500)))
+    finally:
+        sys.setswitchinterval(often)
 
     assert len(set(ids)) == 500
     assert {output.id: output.value for output in ctx.outputs} == {
