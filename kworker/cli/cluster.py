@@ -11,18 +11,26 @@ if TYPE_CHECKING:
     from ..kafka import Kafka
     from ..topics import GroupTopics
 
+TEMPLATES = ("retry_topic", "replay_topic", "dlq_topic")  # settings that name a group's topics
+
 
 def connect(configuration: settings.Configuration) -> Kafka:
-    """The cluster that the settings name. Raises SettingsError for a property refused."""
+    """The cluster that the settings name, once it has answered.
+
+    Raises KafkaUnavailable when it has not within `connect_timeout`, SettingsError for a
+    property that is refused.
+    """
     from .. import kafka
 
-    return kafka.connect(
+    found = kafka.connect(
         configuration.values["bootstrap_servers"],
         common=configuration.kafka,
         consumer=configuration.kafka_consumer,
         producer=configuration.kafka_producer,
         client_id="kworker-command",
     )
+    found.admin(configuration.values["connect_timeout"]).cluster_id()
+    return found
 
 
 def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:

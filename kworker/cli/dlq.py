@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FOUND = 10
-_TEMPLATES = ("retry_topic", "replay_topic", "dlq_topic")
+_SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 _SHORT = 80  # characters of an error's message or of a key in a table
 
 
@@ -149,7 +149,7 @@ class _Room:
 @click.option("--all", "everything", is_flag=True, help="Also what was replayed or discarded.")
 @click.option("--fail-if-any", is_flag=True, help="Exit with 10 when there are any.")
 @options.as_json
-@options.with_app(*_TEMPLATES)
+@options.with_app(*_SETTINGS)
 def list_command(
     given: options.Given, wanted: _Filter, everything: bool, fail_if_any: bool, as_json: bool
 ) -> None:
@@ -170,7 +170,7 @@ def list_command(
 @command.command("groups")
 @_filtered
 @options.as_json
-@options.with_app(*_TEMPLATES)
+@options.with_app(*_SETTINGS)
 def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None:
     """Count the dead letters by what failed: handler, kind of error and place in the code."""
     from .. import deadletter
@@ -213,7 +213,7 @@ def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None
 
 
 @command.command("show")
-@options.with_app(*_TEMPLATES)
+@options.with_app(*_SETTINGS)
 @click.argument("id", metavar="ID")
 @options.as_json
 def show_command(given: options.Given, id: str, as_json: bool) -> None:
@@ -245,7 +245,7 @@ def show_command(given: options.Given, id: str, as_json: bool) -> None:
 @command.command("replay")
 @click.option("--execute", is_flag=True, help="Replay them; without it, only say which.")
 @_filtered
-@options.with_app(*_TEMPLATES)
+@options.with_app(*_SETTINGS)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 def replay_command(
     given: options.Given, ids: tuple[str, ...], wanted: _Filter, execute: bool

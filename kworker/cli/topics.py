@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..topics import Plan
 
 _HAS_CHANGES = 10
-_TEMPLATES = ("retry_topic", "replay_topic", "dlq_topic")
+_SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 
 
 @click.group()
@@ -33,7 +33,7 @@ _create_sources = click.option(
 
 
 @command.command("plan")
-@options.with_app("accept_topics", *_TEMPLATES)
+@options.with_app("accept_topics", *_SETTINGS)
 @_create_sources
 @options.as_json
 def plan_command(given: options.Given, create_sources: bool, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def plan_command(given: options.Given, create_sources: bool, as_json: bool) -> N
 
 
 @command.command("apply")
-@options.with_app("accept_topics", *_TEMPLATES)
+@options.with_app("accept_topics", *_SETTINGS)
 @_create_sources
 @click.option("--execute", is_flag=True, help="Create them; without it, only say which.")
 def apply_command(given: options.Given, create_sources: bool, execute: bool) -> None:

@@ -1,0 +1,106 @@
+"""An app in a folder, and the `kworker` command run there as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kworker_broker import client
+from kworker_broker.pytest_plugin import Kafka as RealKafka
+from kworker_broker.pytest_plugin import MakeTopic
+
+from kworker import kafka as kworker_kafka
+from kworker.kafka import Kafka
+from kworker.message import Partition, Record
+
+ROOT = Path(__file__).parents[2]
+
+APP = """
+from kworker.app import App
+from kworker.retry import Retry
+
+app = App({group!r}, retry=Retry(delays=["1s"]))
+
+@app.handler({source!r})
+def charge(order: dict) -> None: ...
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """An app with one handler of one topic; its group's topics do not exist yet."""
+
+    folder: Path
+    servers: str
+    group: str
+    source: str
+
+    @property
+    def cluster(self) -> Kafka:
+        return kworker_kafka.connect(self.servers)
+
+    def run(self, *arguments: str) -> Answer:
+        """`kworker` with these arguments; the app is `shop:app`."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "kworker", *arguments, "-b", self.servers]
+
+    def environ(self) -> dict[str, str]:
+        kept = {name: text for name, text in os.environ.items() if "KWORKER" not in name}
+        return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+    def records(self, topic: str) -> list[Record]:
+        """All that stands in a topic, partition by partition."""
+        count = self.cluster.admin().topics()[topic]
+        bounds = self.cluster.ends([Partition(topic, index) for index in range(count)])
+        starts: dict[Partition, int | None] = dict.fromkeys(bounds)
+        ends = {partition: end for partition, (_, end) in bounds.items()}
+        found = list(self.cluster.read(starts, ends))
+        return sorted(found, key=lambda one: (one.partition, one.offset))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, kafka: RealKafka, topic: MakeTopic, group: str) -> Iterator[Shop]:
+    made = Shop(tmp_path, kafka.bootstrap_servers, group, topic("orders", partitions=3))
+    (tmp_path / "shop.py").write_text(APP.format(group=made.group, source=made.source))
+    yield made
+    left = [name for name in made.cluster.admin().topics() if name.startswith(f"{group}.")]
+    if left:
+        client.delete_topics(kafka.bootstrap_servers, left)
+
+
+@pytest.fixture
+def open_shop(shop: Shop) -> Shop:
+    """The same, with its group's topics."""
+    made = shop.run("topics", "apply", "shop:app", "--execute")
+    assert made.code == 0, made.err
+    return shop
