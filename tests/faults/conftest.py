@@ -12,7 +12,7 @@ from .harness import Lab
 
 
 class Labs:
-    """Makes labs on the cluster at a given address, and closes them all."""
+    """Makes labs, each with a group of its own, on the cluster at a given address."""
 
     def __init__(self, group: str, folder: Path) -> None:
         self._group = group
@@ -20,9 +20,10 @@ class Labs:
         self.made: list[Lab] = []
 
     def __call__(self, bootstrap: str) -> Lab:
-        folder = self._folder / f"lab-{len(self.made)}"
+        number = len(self.made)
+        folder = self._folder / f"lab-{number}"
         folder.mkdir()
-        self.made.append(Lab(bootstrap, self._group, folder))
+        self.made.append(Lab(bootstrap, f"{self._group}-{number}", folder))
         return self.made[-1]
 
     def close(self) -> None:
@@ -50,5 +51,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     labs = getattr(item, "funcargs", {}).get("lab_on")
     if labs is not None and report.when == "call" and report.failed:
         for process in (process for lab in labs.made for process in lab.processes):
-            report.sections.append((f"{process.log.name} (pid {process.pid})", process.output))
+            report.sections.append(
+                (f"{process.log.name} (pid {process.pid})", process.output[-3000:])
+            )
     return report

@@ -167,7 +167,7 @@ class Lab:
             timeout=timeout,
         )
         out, err = process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace")
-        print(f"$ kworker {' '.join(arguments)}\n{out[-4000:]}{err[-4000:]}= {process.returncode}")
+        print(f"$ kworker {' '.join(arguments)}\n{out[-1000:]}{err[-1000:]}= {process.returncode}")
         return Finished(process.returncode, out, err)
 
     def run_arguments(self, target: str, *more: str) -> list[str]:
@@ -390,7 +390,7 @@ class Truth:
         self.topic = topic
         self.run = run
         self.acked: list[Sent] = []
-        self.unknown = 0
+        self.unknown: set[str] = set()
         self._next: dict[str | None, int] = {}
         self._producer = Producer(
             {
@@ -420,7 +420,7 @@ class Truth:
 
         def report(error: Any, message: Message) -> None:
             if error is not None:
-                self.unknown += 1
+                self.unknown.add(id)
             else:
                 self.acked.append(Sent(id, key, seq, place_of(message)))
 

@@ -24,11 +24,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TURN = 0.25
+TURN = 0.2
 """Seconds within which a call that ended has been recorded: one turn of the loop (poll
 patience, the acknowledgement of its copies, one synced transaction) on a busy machine."""
 
@@ -240,10 +240,14 @@ def judge(
     dead_letters: Sequence[Copy] = (),
     commits: Sequence[Commit] = (),
     handlers: Sequence[str],
+    unknown: Collection[str] = (),
     ordered: bool = True,
     turn: float = TURN,
 ) -> Verdict:
-    """Every count of the contract, for messages that each of `handlers` had to settle."""
+    """Every count of the contract, for messages that each of `handlers` had to settle.
+
+    `unknown` are ids that were sent and not acknowledged: they may have been written or not.
+    """
     by_place = {message.place: message for message in sent}
     by_id = {message.id: message for message in sent}
     made = calls(effects)
@@ -297,7 +301,7 @@ def judge(
         retry_copies=len(retries),
         unhandled_hops=unhandled,
         early_commits=_early(sent, made, [*retries, *dead_letters], commits, handlers),
-        foreign=[effect.id for effect in effects if effect.id not in by_id],
+        foreign=sorted({one.id for one in effects} - by_id.keys() - set(unknown)),
     )
 
 

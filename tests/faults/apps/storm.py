@@ -17,7 +17,9 @@ from kworker import App, Message, Reject, Retry, Skip
 
 app = App("storm")
 
-RETRY = Retry(attempts=2, wait=tenacity.wait_fixed(0.02), delays=["1s", "2s"])
+RETRY = Retry(
+    attempts=2, wait=tenacity.wait_fixed(0.02), delays=os.environ.get("DELAYS", "1s 2s").split()
+)
 
 
 class Broken(Exception):
@@ -33,6 +35,8 @@ def storm(message: Message[dict[str, Any]]) -> None:
 def behave(kind: str, message: Message[dict[str, Any]]) -> None:
     time.sleep(zlib.crc32(message.value["id"].encode()) % 40 / 1000)
     match kind:
+        case "nap":
+            time.sleep(message.value["seconds"])
         case "once" if message.attempt == 1:
             raise Broken("the first call of all fails")
         case "chain" if message.attempt <= 2:
