@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import threading
 import time
@@ -23,6 +24,11 @@ from .voice import Voice, clean
 log = logging.getLogger("kworker.kafka")
 
 Answered = Callable[[CommitResult], None]
+
+# Asked in this way because of header names that are not UTF-8: the client then gives a broken
+# list together with an exception. A direct call, once the interpreter has specialised it,
+# does not look for the exception, and the list ends the process.
+_headers = operator.methodcaller("headers")
 
 _DAMAGE = "the headers cannot be read: a header's name is not UTF-8"
 
@@ -404,7 +410,7 @@ def received(messages: list[Any]) -> list[Record | Trouble]:
         try:
             # Once and last: after it has failed, touching the message again can end
             # the process.
-            headers = message.headers()
+            headers = _headers(message)
         except Exception:  # noqa: BLE001 - SystemError as a rule, whatever it is: damage
             append(
                 Record(
