@@ -63,7 +63,8 @@ def _make_topics(app: App, configuration: settings.Configuration) -> None:
     from . import cluster
 
     values, register = configuration.values, app.register()
-    with contextlib.closing(cluster.connect(configuration).admin()) as admin:
+    connection = cluster.connect(configuration)
+    with contextlib.closing(connection.admin(values["connect_timeout"])) as admin:
         topics.ensure(
             register.topics,
             {delay for handler in register for delay in handler.retry.delays},

@@ -123,15 +123,21 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _USUAL}
 
 
+_LONGEST = 100  # characters of a field on the console; json has all of it
+
+
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else _plain(value)
-    shown = printable(text)
+    shown = printable(_plain(value))
+    if len(shown) > _LONGEST:
+        shown = f"{shown[: _LONGEST - 1]}…"
     return f'"{shown}"' if not shown or " " in shown else shown
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_plain, value))
     return _text(value)
 
 

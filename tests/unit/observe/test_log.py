@@ -93,6 +93,14 @@ def test_the_console_is_short_and_shows_fields():
     )
 
 
+def test_the_console_shortens_what_is_long():
+    logger, stream = written("console")
+
+    logger.info("x", extra={"topics": ["a", "b"], "value": "v" * 1000})
+
+    assert stream.getvalue().endswith(f"x  topics=a,b value={'v' * 99}…\n")
+
+
 @pytest.mark.parametrize("evil", ["\x1b[2J", "\r", "\n", "\x9b", "\u202e", "\x00", "\u2028"])
 def test_nothing_logged_can_move_a_terminals_cursor(evil):
     logger, stream = written("console", stream=Terminal())
