@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 from .errors import BrokerFailed
 
@@ -34,10 +33,20 @@ def probe(address: str) -> Iterator[Callable[[], set[int]]]:
 
 
 def warm_up(address: str) -> None:
-    """Have the topics made that the first group and the first transaction wait for."""
-    with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(_first_group, address), pool.submit(_first_transaction, address)]:
-            done.result()
+    """Have the topics made that the first group and the first transaction wait for.
+
+    Names that end in consecutive digits fall on different partitions of those topics, so that
+    no later group or transaction is the first on its partition. Raises BrokerFailed.
+    """
+    names = [f"warm-up-{number}" for number in range(4)]
+    with ThreadPoolExecutor(2 * len(names)) as pool:
+        begun = [
+            pool.submit(_insist, begin, address, name)
+            for begin in (_begin_group, _begin_transactions)
+            for name in names
+        ]
+        for each in begun:
+            each.result()
 
 
 def create_topic(address: str, name: str, *, partitions: int, configs: Mapping[str, str]) -> None:
@@ -78,19 +87,37 @@ def delete_topics(address: str, names: list[str]) -> None:
                 ) from error
 
 
-def _first_group(address: str) -> None:
+def _insist(begin: Callable[[str, str], None], address: str, name: str) -> None:
+    """Try until it works: a coordinator that has just been chosen refuses for a moment."""
+    from confluent_kafka import KafkaException
+
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return begin(address, name)
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise BrokerFailed(
+                    f"Kafka at {address} does not warm up: {error.args[0].str()}"
+                ) from error
+        time.sleep(0.05)
+
+
+def _begin_group(address: str, name: str) -> None:
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer({**_quiet(address), "group.id": f"warm-up-{uuid4().hex}"}, **_SILENT)
-    consumer.committed([TopicPartition("warm-up", 0)], timeout=_PATIENCE)
-    consumer.close()
+    consumer = Consumer({**_quiet(address), "group.id": name}, **_SILENT)
+    try:
+        consumer.committed([TopicPartition(name, 0)], timeout=_PATIENCE)
+    finally:
+        consumer.close()
 
 
-def _first_transaction(address: str) -> None:
+def _begin_transactions(address: str, name: str) -> None:
     from confluent_kafka import Producer
 
-    configuration = {**_quiet(address), "transactional.id": f"warm-up-{uuid4().hex}"}
-    Producer(configuration, **_SILENT).init_transactions(_PATIENCE)
+    producer = Producer({**_quiet(address), "transactional.id": name}, **_SILENT)
+    producer.init_transactions(_PATIENCE)
 
 
 def _quiet(address: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _resolve(into: Path) -> None:
             resolve(into)
         except Exception as error:  # noqa: BLE001 - what a resolver may raise is not documented
             said = " ".join(str(error).split()) or type(error).__name__
-            refusals.append(f"{said[:200]}")
+            refusals.append(said[:300])
             continue
         missing = [name for name in _NEEDED if not (into / name).is_file()]
         if not missing:
