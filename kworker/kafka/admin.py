@@ -34,6 +34,7 @@ _PASSING = frozenset(
         KafkaError._RESOLVE,
         KafkaError._WAIT_COORD,
         KafkaError._DESTROY,
+        KafkaError._NOENT,
         KafkaError._IN_PROGRESS,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NOT_CONTROLLER,
@@ -168,12 +169,24 @@ class ClusterAdmin:
                 isolation_level=IsolationLevel.READ_UNCOMMITTED,
                 request_timeout=patience,
             )
-            return {
-                Partition(place.topic, place.partition): future.result(patience + 5).offset
-                for place, future in answers.items()
-            }
+            try:
+                return {
+                    Partition(place.topic, place.partition): future.result(patience + 5).offset
+                    for place, future in answers.items()
+                }
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError._NOENT:
+                    self._check_existence(partitions, patience)
+                raise
 
         return self._patiently(ask, "tell offsets", timeout, _REQUEST)
+
+    def _check_existence(self, partitions: list[Partition], patience: float) -> None:
+        """Raises TopicsMissing: without a leader is either on its way or not there at all."""
+        known = self._client.list_topics(timeout=patience).topics
+        for topic, index in partitions:
+            if topic not in known or index not in known[topic].partitions:
+                raise TopicsMissing(f"{topic}/{index} does not exist; create the topic first")
 
     def _metadata(self, doing: str) -> Any:
         return self._patiently(

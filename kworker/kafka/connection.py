@@ -56,8 +56,8 @@ class Kafka:
 
         Raises TopicsMissing, and KafkaUnavailable when nothing moves for `patience` seconds.
         """
-        beginnings = [partition for partition, start in starts.items() if start is None]
-        firsts = self.ends(beginnings, patience)
+        # Asked for all: a topic that is not there would be waited for in silence.
+        firsts = self.ends(starts, patience)
         known = {
             partition: firsts[partition][0] if start is None else start
             for partition, start in starts.items()

@@ -217,7 +217,7 @@ class ReliableProducer:
             while self._singly and self._send_alone(self._singly[0]):
                 self._singly.popleft()
         with self._swapping:
-            clients = [self._client, self._lone]
+            clients = [client for client in (self._client, self._lone) if client is not None]
         for client in clients:
             _abandon(client)
         left = Refusal("unavailable", "not acknowledged before the producer was closed", False)
@@ -276,7 +276,7 @@ class ReliableProducer:
         log.error("the Kafka producer came to an end and is made anew: %s", text)
         replacement = self._new_client()
         with self._swapping:
-            ended = [self._client, self._lone]
+            ended = [client for client in (self._client, self._lone) if client is not None]
             self._client, self._lone, self._fatal = replacement, None, None
             self._rebuilt = time.monotonic()
         # The client wraps the reason up; only its text still has it.
@@ -323,8 +323,6 @@ def _fatal(error: KafkaError) -> bool:
 
 def _abandon(client: Any) -> None:
     """Let go of what the client still holds, so that its end does not wait for a broker."""
-    if client is None:
-        return
     try:
         client.purge()
         client.poll(0)
