@@ -76,8 +76,9 @@ class Handler:
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
 
-    def arguments(self, message: Message[Any], context: Context) -> dict[str, Any]:
-        """The keyword arguments to call the function with."""
+    def arguments(self, message: Message[Any], context: Context | None) -> dict[str, Any]:
+        """The keyword arguments to call the function with; the context may be None where
+        the function does not ask for it."""
         arguments: dict[str, Any] = {}
         if self.takes_value is not None:
             arguments[self.takes_value] = message.value

@@ -75,12 +75,17 @@ class Record:
 
     @property
     def size(self) -> int:
-        """Bytes held by key and value, plus what the headers roughly take."""
-        return (
-            (len(self.value) if self.value is not None else 0)
-            + (len(self.key) if self.key is not None else 0)
-            + sum(len(name) + len(value or b"") for name, value in self.headers)
-        )
+        """Bytes of key, value and headers."""
+        size = 0
+        if self.value is not None:
+            size = len(self.value)
+        if self.key is not None:
+            size += len(self.key)
+        for name, value in self.headers:
+            size += len(name)
+            if value is not None:
+                size += len(value)
+        return size
 
     def __repr__(self) -> str:
         return f"Record({self.topic}/{self.partition}/{self.offset})"

@@ -74,6 +74,11 @@ class Ranges:
         return twin
 
     @property
+    def end(self) -> int:
+        """The first offset above all that are in the set; 0 for the empty set."""
+        return self._stops[-1] if self._stops else 0
+
+    @property
     def total(self) -> int:
         """How many offsets are in the set."""
         return sum(self._stops) - sum(self._starts)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from ..context import Context
 from ..handlers import Handler
-from ..message import Message
 from ..outcome import Done, Dropped, Failed, Outcome, Skip, Skipped
 from .lanes import Run
 from .work import Work
@@ -51,27 +50,28 @@ def executor_for(handlers: tuple[Handler, ...], concurrency: int, answer: Answer
     return Threads(concurrency, answer)
 
 
-def prepare(work: Work) -> tuple[Context, dict[str, Any]]:
-    """Decode a work's message and bind its handler's parameters. Raises Undecodable."""
-    handler, record = work.handler, work.record
+def prepare(work: Work) -> tuple[Context | None, dict[str, Any]]:
+    """Decode a work's message and bind its handler's parameters. Raises Undecodable.
+
+    The context is made only for a handler that asks for it.
+    """
+    handler, record = work.scope.handler, work.record
     assert handler is not None
-    message: Message[Any] = Message(
-        handler.decode(record.value, record.headers),
-        raw=record.value,
-        key=record.key,
-        headers=record.headers,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp=work.timestamp,
-        id=work.mark.id,
-        attempt=work.calls + 1,
-        replay=work.mark.replay,
-        original=work.original,
-    )
+    message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
     work.seen_as = message
+    if not handler.takes_context:
+        return None, handler.arguments(message, None)
     context = Context(message, handler.name, lambda: work.ledger.ours)
     return context, handler.arguments(message, context)
+
+
+DONE = Done()
+
+
+def done(context: Context | None) -> Done:
+    """What a handler that ended well leaves to be published."""
+    outputs = context.outputs if context is not None else ()
+    return Done(outputs) if outputs else DONE
 
 
 def failure(error: BaseException) -> Outcome:
@@ -122,7 +122,7 @@ class Threads:
     def _perform(self, work: Work) -> Outcome:
         if not work.ledger.starting:
             return Dropped()
-        handler = work.handler
+        handler = work.scope.handler
         assert handler is not None
         try:
             context, arguments = prepare(work)
@@ -139,7 +139,7 @@ class Threads:
         finally:
             work.seconds += time.monotonic() - work.started
             work.started = None
-        return Done(context.outputs)
+        return done(context)
 
 
 class Coroutines:
@@ -180,7 +180,7 @@ class Coroutines:
     async def _perform(self, work: Work) -> Outcome:
         if not work.ledger.starting:
             return Dropped()
-        handler = work.handler
+        handler = work.scope.handler
         assert handler is not None
         try:
             context, arguments = prepare(work)
@@ -194,7 +194,7 @@ class Coroutines:
         finally:
             work.seconds += time.monotonic() - work.started
             work.started = None
-        return Done(context.outputs)
+        return done(context)
 
 
 class _EventLoop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,12 +12,10 @@ from ..errors import KworkerError, Undecodable
 from ..handlers import Handler, Register
 from ..message import Message, Partition, Position, Record
 from ..ranges import Ranges
-from ..stores.api import Log, Mark, Store
+from ..stores.api import Log, Store
 from ..topics import GroupTopics
 from .ledger import Ledger
-from .work import Work
-
-log = logging.getLogger("kworker.runtime")
+from .work import Scope, Work
 
 LONGEST_WAIT = 366 * 86_400.0  # seconds: what a not-before from a jumped clock may ask for
 
@@ -36,6 +33,22 @@ class Admitted:
     decided: list[tuple[Work, str]] = field(default_factory=list)  # only its copy is to be sent
     duplicates: list[Work] = field(default_factory=list)
     broken: list[tuple[Work, str, Exception]] = field(default_factory=list)  # disposition
+
+
+class Taker:
+    """One handler of one source partition, and what it has done there by position."""
+
+    __slots__ = ("done", "handler", "log", "plain", "scope")
+
+    def __init__(self, scope: Scope, handler: Handler, log: Log, done: Ranges) -> None:
+        self.scope = scope
+        self.handler = handler
+        self.log = log
+        self.done = done
+        self.plain = handler.trust_ids and handler.dedup is None
+
+
+Batch = tuple[Ledger, list[Record]]
 
 
 class Intake:
@@ -61,79 +74,99 @@ class Intake:
         self._store = store
         self._clock = clock
         self._unknown_handler_wait = unknown_handler_wait
-        self._done: dict[tuple[str, Log], Ranges] = {}
-        self._flying: dict[Mark, Work] = {}
+        self._scopes: dict[tuple[str, str], Scope] = {}
+        self._takers: dict[Partition, tuple[Taker, ...]] = {}
+
+    def scope(self, name: str, topic: str) -> Scope:
+        """The one scope of a handler's name and an original topic."""
+        scope = self._scopes.get((name, topic))
+        if scope is None:
+            scope = Scope(name, topic, self._register.named(name))
+            self._scopes[name, topic] = scope
+        return scope
 
     # --- partitions come and go ----------------------------------------------------------
 
     def recall(self, partition: Partition) -> None:
         """Read from the store what was done by position in this partition."""
-        place = self._log(partition.topic, partition.index)
-        for handler in self._register.for_topic(partition.topic):
-            self._done[handler.name, place] = self._store.done(handler.name, place)
+        place = Log(self._topic_id(partition.topic), partition.index)
+        self._takers[partition] = tuple(
+            Taker(
+                self.scope(handler.name, partition.topic),
+                handler,
+                place,
+                self._store.done(handler.name, place),
+            )
+            for handler in self._register.for_topic(partition.topic)
+        )
 
     def release(self, ledger: Ledger) -> list[Work]:
         """Forget what flies in this partition; the twins elsewhere that may run now."""
+        self._takers.pop(ledger.partition, None)
         freed: list[Work] = []
-        for work in list(self._flying.values()):
-            if work.ledger is ledger:
-                freed.extend(self.abandon(work))
-            elif work.twins:
-                work.twins = [twin for twin in work.twins if twin.ledger is not ledger]
+        for scope in self._scopes.values():
+            for work in list(scope.flying.values()):
+                if work.ledger is ledger:
+                    freed.extend(self.abandon(work))
+                elif work.twins:
+                    work.twins = [twin for twin in work.twins if twin.ledger is not ledger]
         return freed
 
     # --- one batch -----------------------------------------------------------------------
 
-    def admit(self, records: Iterable[tuple[Record, Ledger]]) -> Admitted:
+    def admit(self, batches: Iterable[Batch]) -> Admitted:
         """Open every record's offset and sort its works by what may become of them."""
         admitted = Admitted()
-        works: list[Work] = []
-        for record, ledger in records:
-            made = self._works(record, ledger, admitted)
-            ledger.open(record.offset, len(made), record.size, record.leader_epoch)
-            works.extend(made)
-        self._question(works, admitted)
+        for ledger, records in batches:
+            takers = self._takers.get(ledger.partition, ())
+            parts = len(takers) or 1
+            for record in records:
+                ledger.open(record.offset, parts, record.size, record.leader_epoch)
+            if takers:
+                for taker in takers:
+                    self._take(taker, ledger, records, admitted)
+            else:
+                copies = [self._copy(record, ledger) for record in records]
+                seen = self._store.seen([work.mark for work in copies])
+                self._launch([work for work in copies if work.mark not in seen], admitted)
+                admitted.duplicates.extend(work for work in copies if work.mark in seen)
         return admitted
 
-    def _works(self, record: Record, ledger: Ledger, admitted: Admitted) -> list[Work]:
-        handlers = self._register.for_topic(record.topic)
-        if handlers:
-            return [self._first_arrival(record, ledger, handler) for handler in handlers]
-        return [self._copy(record, ledger)]
+    def _take(
+        self, taker: Taker, ledger: Ledger, records: list[Record], admitted: Admitted
+    ) -> None:
+        """First arrivals for one handler: what was done before is left out."""
+        scope, log, done = taker.scope, taker.log, taker.done
+        unknown = records[0].offset >= done.end  # as a rule nothing here was done
+        works: list[Work] = []
+        named: list[Work] = []
+        for record in records:
+            if taker.plain and record.damage is None:
+                given = _brought_id(record) if record.headers else None
+                work = Work(record, ledger, scope, given, None if given is not None else log)
+            else:
+                work = self._particular(taker, ledger, record)
+            if work.log is None:
+                named.append(work)
+            elif not unknown and record.offset in done:
+                admitted.duplicates.append(work)
+                continue
+            works.append(work)
+        if named:
+            seen = self._store.seen([work.mark for work in named])
+            if seen:
+                admitted.duplicates.extend(work for work in named if work.mark in seen)
+                works = [work for work in works if work.log or work.mark not in seen]
+        self._launch(works, admitted)
 
-    def _first_arrival(self, record: Record, ledger: Ledger, handler: Handler) -> Work:
-        original = Position(record.topic, record.partition, record.offset)
-        given = None
-        broken = record.damage
-        if broken is None and handler.trust_ids:
-            given, broken = self._given_id(record, handler)
-        place = None
-        if given is None:
-            place = self._log(record.topic, record.partition)
-            given = f"{place.topic_id}/{record.partition}/{record.offset}"
-        return Work(
-            record=record,
-            ledger=ledger,
-            handler=handler,
-            mark=Mark(handler.name, record.topic, given),
-            original=original,
-            timestamp=record.timestamp,
-            log=place,
-            broken=broken,
-        )
-
-    def _given_id(self, record: Record, handler: Handler) -> tuple[str | None, str | None]:
-        """The id a record brings for a handler; or why that could not be found out."""
-        if handler.dedup is not None:
-            try:
-                chosen = handler.dedup(_first_look(record, handler))
-            except Undecodable:
-                return None, None  # its handler's call will say so
-            except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-                return None, f"dedup of {handler.name} raised {type(error).__name__}: {error}"
-            if chosen is not None:
-                return str(chosen), None
-        return _brought_id(record), None
+    def _particular(self, taker: Taker, ledger: Ledger, record: Record) -> Work:
+        """A first arrival whose id is not simply its header's, or that is broken."""
+        given, broken = None, record.damage
+        if broken is None and taker.handler.trust_ids:
+            given, broken = _chosen_id(record, taker.handler)
+        work = Work(record, ledger, taker.scope, given, None if given is not None else taker.log)
+        work.broken = broken
+        return work
 
     def _copy(self, record: Record, ledger: Ledger) -> Work:
         """A work from one of our own topics, where our own headers are believed."""
@@ -145,47 +178,36 @@ class Intake:
         )
         name = ours.get(names.HANDLER, "")
         handler = self._register.named(name)
-        timestamp = _whole(ours.get(names.ORIGINAL_TIMESTAMP), -1)
-        identity = ours.get(names.MESSAGE_ID)
-        return Work(
-            record=record,
-            ledger=ledger,
-            handler=handler,
-            mark=Mark(
-                handler.name if handler is not None else name,
-                original.topic,
-                identity or f"{self._topic_id(record.topic)}/{record.partition}/{record.offset}",
-                _whole(ours.get(names.REPLAY_COUNT), 0),
-                _whole(ours.get(names.HOP), 0),
-            ),
-            original=original,
-            timestamp=timestamp / 1000 if timestamp >= 0 else record.timestamp,
-            calls=_whole(ours.get(names.ATTEMPT), 0),
-            arrived_through=self._topics.delay_of(record.topic),
-            first_failed_at=_instant(ours.get(names.FIRST_FAILED_AT)),
-            broken=record.damage,
+        place = f"{self._topic_id(record.topic)}/{record.partition}/{record.offset}"
+        work = Work(
+            record,
+            ledger,
+            self.scope(name if handler is None else handler.name, original.topic),
+            ours.get(names.MESSAGE_ID) or place,
+            None,
         )
+        work.origin = original
+        work.replay = _whole(ours.get(names.REPLAY_COUNT), 0)
+        work.hop = _whole(ours.get(names.HOP), 0)
+        work.calls = _whole(ours.get(names.ATTEMPT), 0)
+        work.arrived_through = self._topics.delay_of(record.topic)
+        work.first_failed_at = _instant(ours.get(names.FIRST_FAILED_AT))
+        work.broken = record.damage
+        timestamp = _whole(ours.get(names.ORIGINAL_TIMESTAMP), -1)
+        if timestamp >= 0:
+            work.sent_at = timestamp / 1000
+        return work
 
-    # --- was it done before? -------------------------------------------------------------
-
-    def _question(self, works: list[Work], admitted: Admitted) -> None:
-        asked = [work.mark for work in works if work.log is None]
-        seen = self._store.seen(asked) if asked else set()
-        tried = self._store.attempts([work.mark for work in works]) if works else {}
+    def _launch(self, works: list[Work], admitted: Admitted) -> None:
+        """Let works fly, each mark once; go on with those that were in doubt at a crash."""
+        tried = self._store.attempts([work.mark for work in works]) if self._store.doubts else {}
         for work in works:
             if work.log is None:
-                done = work.mark in seen
-            else:
-                known = self._done.get((work.mark.handler, work.log))
-                done = known is not None and work.original.offset in known
-            if done:
-                admitted.duplicates.append(work)
-                continue
-            first = self._flying.setdefault(work.mark, work)
-            if first is not work:
-                first.twins.append(work)
-                continue
-            attempt = tried.get(work.mark)
+                first = work.scope.flying.setdefault(work.flight, work)
+                if first is not work:
+                    first.twins = [*(first.twins or ()), work]
+                    continue
+            attempt = tried.get(work.mark) if tried else None
             if attempt is not None:
                 work.noted = True
                 work.calls = max(work.calls, attempt.calls)
@@ -193,13 +215,16 @@ class Intake:
                 if attempt.decided is not None:
                     admitted.decided.append((work, attempt.decided))
                     continue
-            self._sort(work, admitted)
+            if work.broken is None and not work.hop and work.scope.handler is not None:
+                admitted.ready.append(work)
+            else:
+                self._sort(work, admitted)
 
     def _sort(self, work: Work, admitted: Admitted) -> None:
         if work.broken is not None:
             admitted.broken.append((work, "undecodable", Undecodable(work.broken)))
-        elif work.handler is None:
-            if not work.mark.handler:
+        elif work.scope.handler is None:
+            if not work.scope.name:
                 error = UnknownHandler("the copy names no handler: kworker did not write it")
                 admitted.broken.append((work, "unknown_handler", error))
             else:
@@ -211,47 +236,52 @@ class Intake:
 
     def _wait(self, work: Work) -> float:
         """Seconds until a copy is due; the header's clock may be wrong, so it is bounded."""
-        if not work.mark.hop:
+        if not work.hop:
             return 0.0
         due = _whole(names.reserved(work.record.headers).get(names.NOT_BEFORE), 0) / 1000
         return min(max(0.0, due - self._clock.wall()), LONGEST_WAIT)
 
-    def again(self, works: Iterable[Work]) -> Admitted:
+    # --- landing -------------------------------------------------------------------------
+
+    def again(self, works: list[Work]) -> Admitted:
         """Admit anew the twins whose first never landed."""
         admitted = Admitted()
-        for work in works:
-            first = self._flying.setdefault(work.mark, work)
-            if first is not work:
-                first.twins.append(work)
-            else:
-                self._sort(work, admitted)
+        if works:
+            self._launch(works, admitted)
         return admitted
 
     def landed(self, work: Work) -> list[Work]:
         """The work is settled and recorded; what flew behind it is a duplicate of it."""
-        if work.log is not None:
-            known = self._done.get((work.mark.handler, work.log))
-            if known is not None:
-                known.add(work.original.offset)
-        return self.abandon(work)
+        if work.log is None:
+            return self.abandon(work)
+        return []
 
     def abandon(self, work: Work) -> list[Work]:
         """The work is left unsettled; what flew behind it."""
-        if self._flying.get(work.mark) is work:
-            del self._flying[work.mark]
-        twins, work.twins = work.twins, []
-        return [twin for twin in twins if twin.ours]
-
-    @property
-    def flying(self) -> Iterable[Work]:
-        """What has been admitted and has not landed, twins left out."""
-        return self._flying.values()
-
-    def _log(self, topic: str, partition: int) -> Log:
-        return Log(self._topic_id(topic), partition)
+        if work.log is not None:
+            return []
+        flying, flight = work.scope.flying, work.flight
+        if flying.get(flight) is work:
+            del flying[flight]
+        twins, work.twins = work.twins, None
+        return [twin for twin in twins if twin.ours] if twins else []
 
     def _topic_id(self, topic: str) -> str:
         return self._topic_ids.get(topic, topic)
+
+
+def _chosen_id(record: Record, handler: Handler) -> tuple[str | None, str | None]:
+    """The id a record has for a handler; or why that could not be found out."""
+    if handler.dedup is not None:
+        try:
+            chosen = handler.dedup(_first_look(record, handler))
+        except Undecodable:
+            return None, None  # its handler's call will say so
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            return None, f"dedup of {handler.name} raised {type(error).__name__}: {error}"
+        if chosen is not None:
+            return str(chosen), None
+    return _brought_id(record), None
 
 
 def _first_look(record: Record, handler: Handler) -> Message[object]:

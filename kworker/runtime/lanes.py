@@ -3,110 +3,163 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
-from .work import LaneKey, Work
+from .work import LaneKey, Scope, Work
 
-RUN = 64  # works handed over at once from one lane
+LONGEST = 256  # works handed over at once
+WORTH = 0.001  # seconds of work that make a hand-over worth its cost
 
 
 class Run:
-    """Works of one lane, to be performed in their order, one after the other."""
+    """Works to be performed one after the other, lane by lane."""
 
-    __slots__ = ("active", "handler", "lane", "works")
+    __slots__ = ("active", "lanes", "scope", "works")
 
-    def __init__(self, works: list[Work], lane: LaneKey | None, handler: str) -> None:
+    def __init__(self, works: list[Work], lanes: list[LaneKey], scope: Scope) -> None:
         self.works = works
-        self.lane = lane
-        self.handler = handler
+        self.lanes = lanes
+        self.scope = scope
         self.active = False  # somebody has begun with it
 
 
-class Lanes:
-    """Works that wait for their turn, by handler and lane.
+class _Queue:
+    """What waits for one scope: lanes that are free, works that have none, and how quick
+    its handler has been."""
 
-    A lane is handed out as a run and is busy until it is left; works without a lane wait
-    for nobody. `cap` says how many runs of a handler may be out at once (None: any number).
-    Only the loop's thread touches lanes.
+    __slots__ = ("out", "pace", "ready")
+
+    def __init__(self) -> None:
+        self.ready: deque[LaneKey | Work] = deque()
+        self.out = 0
+        self.pace = WORTH  # seconds a call, a moving average
+
+
+class Lanes:
+    """Works that wait for their turn, by scope and lane.
+
+    A lane is handed out as part of a run and is busy until that run is left; works without
+    a lane wait for nobody. A run holds one lane, or as many as a quick handler does in about
+    a millisecond. `cap` says how many runs of a handler may be out at once (None: any
+    number). Only the loop's thread touches lanes.
     """
 
     def __init__(self, cap: Callable[[str], int | None]) -> None:
         self._cap = cap
         self._waiting: dict[LaneKey, deque[Work]] = {}
         self._busy: set[LaneKey] = set()
-        self._ready: dict[str, deque[LaneKey | Work]] = {}
-        self._out: dict[str, int] = {}
+        self._queues: dict[Scope, _Queue] = {}
         self.waiting = 0
 
     def enter(self, work: Work, *, first: bool = False) -> None:
         """Let a work wait for its turn; `first` before what waits in its lane already."""
-        assert work.handler is not None
-        name, lane = work.handler.name, work.lane
-        self.waiting += 1
-        if lane is None:
-            self._ready.setdefault(name, deque()).append(work)
-            return
-        queue = self._waiting.get(lane)
+        scope = work.scope
+        queue = self._queues.get(scope)
         if queue is None:
-            self._waiting[lane] = queue = deque()
+            self._queues[scope] = queue = _Queue()
+        self.waiting += 1
+        lane = lane_of(work)
+        if lane is None:
+            queue.ready.append(work)
+            return
+        line = self._waiting.get(lane)
+        if line is None:
+            self._waiting[lane] = line = deque()
             if lane not in self._busy:
-                self._ready.setdefault(name, deque()).append(lane)
+                queue.ready.append(lane)
         if first:
-            queue.appendleft(work)
+            line.appendleft(work)
         else:
-            queue.append(work)
+            line.append(work)
 
-    def runs(self) -> Iterable[Run]:
+    def runs(self) -> Iterator[Run]:
         """The runs that may start now; each is out until `leave` is called with it."""
-        for name, ready in self._ready.items():
-            cap = self._cap(name)
-            while ready and (cap is None or self._out.get(name, 0) < cap):
-                entry = ready.popleft()
-                if isinstance(entry, Work):
-                    run = Run([entry], None, name)
-                else:
-                    run = self._take(entry, name)
+        if not self.waiting:
+            return
+        for scope, queue in self._queues.items():
+            cap = self._cap(scope.name) if queue.ready else None
+            while queue.ready and (cap is None or queue.out < cap):
+                run = self._fill(scope, queue)
                 self.waiting -= len(run.works)
-                self._out[name] = self._out.get(name, 0) + 1
+                queue.out += 1
                 yield run
 
-    def _take(self, lane: LaneKey, name: str) -> Run:
-        queue = self._waiting[lane]
-        if len(queue) <= RUN:
-            del self._waiting[lane]
-            works = list(queue)
-        else:
-            works = [queue.popleft() for _ in range(RUN)]
-        self._busy.add(lane)
-        return Run(works, lane, name)
+    def _fill(self, scope: Scope, queue: _Queue) -> Run:
+        wanted = min(LONGEST, int(WORTH / queue.pace)) if queue.pace < WORTH else 1
+        works: list[Work] = []
+        lanes: list[LaneKey] = []
+        ready = queue.ready
+        while ready:
+            entry = ready.popleft()
+            if isinstance(entry, Work):
+                works.append(entry)
+            else:
+                line = self._waiting[entry]
+                if len(line) <= LONGEST:
+                    del self._waiting[entry]
+                    works.extend(line)
+                else:
+                    works.extend(islice(line, LONGEST))
+                    for _ in range(LONGEST):
+                        line.popleft()
+                self._busy.add(entry)
+                lanes.append(entry)
+            if len(works) >= wanted:
+                break
+        return Run(works, lanes, scope)
 
     def leave(self, run: Run) -> None:
-        """The run is over: its lane is free again."""
-        self._out[run.handler] -= 1
-        if run.lane is None:
-            return
-        self._busy.discard(run.lane)
-        if run.lane in self._waiting:
-            self._ready.setdefault(run.handler, deque()).append(run.lane)
+        """The run is over: its lanes are free again."""
+        queue = self._queues[run.scope]
+        queue.out -= 1
+        pace = sum(work.seconds for work in run.works) / len(run.works)
+        # Slower counts at once, so that a hand-over never holds up what others could do.
+        queue.pace = max(pace, 1e-7, 0.8 * queue.pace)
+        for lane in run.lanes:
+            self._busy.discard(lane)
+            if lane in self._waiting:
+                queue.ready.append(lane)
 
     def drop(self, condemned: Callable[[Work], bool]) -> list[Work]:
         """Take out what waits and is condemned; what is out on a run is not touched."""
         dropped: list[Work] = []
-        for lane, queue in list(self._waiting.items()):
-            kept = deque(work for work in queue if not condemned(work))
-            if len(kept) == len(queue):
+        for lane, line in list(self._waiting.items()):
+            kept = deque(work for work in line if not condemned(work))
+            if len(kept) == len(line):
                 continue
-            dropped.extend(work for work in queue if condemned(work))
+            dropped.extend(work for work in line if condemned(work))
             if kept:
                 self._waiting[lane] = kept
             else:
                 del self._waiting[lane]
-        for name, ready in self._ready.items():
-            self._ready[name] = deque(
-                entry
-                for entry in ready
-                if (not condemned(entry) if isinstance(entry, Work) else entry in self._waiting)
-            )
-            dropped.extend(entry for entry in ready if isinstance(entry, Work) and condemned(entry))
+        for queue in self._queues.values():
+            ready, queue.ready = queue.ready, deque()
+            for entry in ready:
+                if not isinstance(entry, Work):
+                    if entry in self._waiting:
+                        queue.ready.append(entry)
+                elif condemned(entry):
+                    dropped.append(entry)
+                else:
+                    queue.ready.append(entry)
         self.waiting -= len(dropped)
         return dropped
+
+
+def lane_of(work: Work) -> LaneKey | None:
+    """What runs one at a time with this; None where it may run beside anything.
+
+    A copy's lane is among the copies: order holds among first arrivals.
+    """
+    handler, record = work.scope.handler, work.record
+    assert handler is not None
+    if handler.order == "none":
+        return None
+    # The partition of a copy is told from a source's by its sign.
+    place = record.partition if work.origin is None else ~record.partition
+    if handler.order == "partition":
+        return (work.scope, place, None)
+    if record.key is None:
+        return None
+    return (work.scope, place, record.key)

@@ -20,10 +20,9 @@ class Ledger:
     __slots__ = (
         "_closed",
         "_epochs",
+        "_left",
         "_next",
         "_open",
-        "_parts",
-        "_sizes",
         "ours",
         "parked",
         "partition",
@@ -31,7 +30,7 @@ class Ledger:
         "size",
         "start",
         "starting",
-    )  # fmt: skip
+    )  # fmt: skip  # fmt: skip
 
     def __init__(self, partition: Partition, start: int) -> None:
         self.partition = partition
@@ -43,31 +42,26 @@ class Ledger:
         self.size = 0  # bytes of what is open
         self._next = start
         self._open: deque[int] = deque()
-        self._parts: dict[int, int] = {}
+        self._left: dict[int, int] = {}  # parts of what is open
         self._closed: set[int] = set()
-        self._sizes: dict[int, int] = {}
         self._epochs: deque[tuple[int, int | None]] = deque([(start, None)])
 
-    def open(self, offset: int, parts: int, size: int = 0, epoch: int | None = None) -> None:
+    def open(self, offset: int, parts: int = 1, size: int = 0, epoch: int | None = None) -> None:
         """Enter an offset that is finished when `parts` parts of it are closed."""
         self._next = offset + 1
         if epoch is not None and epoch != self._epochs[-1][1]:
             self._epochs.append((offset, epoch))
-        if parts == 0:
-            return
         self._open.append(offset)
-        self._parts[offset] = parts
-        self._sizes[offset] = size
+        self._left[offset] = parts
         self.size += size
 
-    def close(self, offset: int) -> None:
-        """Finish one part of an offset."""
-        left = self._parts[offset] - 1
+    def close(self, offset: int, size: int = 0) -> None:
+        """Finish one part of an offset that was opened with that size."""
+        left = self._left.pop(offset) - 1
         if left:
-            self._parts[offset] = left
+            self._left[offset] = left
             return
-        del self._parts[offset]
-        self.size -= self._sizes.pop(offset)
+        self.size -= size
         opened = self._open
         if offset != opened[0]:
             self._closed.add(offset)
@@ -95,7 +89,7 @@ class Ledger:
     @property
     def count(self) -> int:
         """How many offsets are open, the finished ones behind an open one not counted."""
-        return len(self._parts)
+        return len(self._left)
 
     def point(self) -> Committed:
         """What may be committed now, with the leader epoch of the record before it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -18,7 +19,7 @@ from ..plugins import Tell
 from ..stores.api import Store
 from .delivery.api import Delivery, Shipment
 from .executors import Executor, Performed
-from .intake import Admitted, Intake, UnknownHandler
+from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lanes import Lanes, Run
 from .ledger import Ledger
 from .positions import Positions
@@ -147,33 +148,36 @@ class Loop:
         patience = 0.0 if self.busy or not self.inbox.empty() else self.timers.patience(IDLE)
         return self.consumer.poll(BATCH, patience)
 
-    def mine(self, records: Iterable[Record | Trouble]) -> Iterable[tuple[Record, Ledger]]:
+    def mine(self, records: Iterable[Record | Trouble]) -> Iterator[Batch]:
         """The records of partitions that are ours and still read, with their ledgers."""
-        ledger = None
+        ledger: Ledger | None = None
+        batch: list[Record] = []
+        topic, partition, reached = "", -1, 0
         for record in records:
             if isinstance(record, Trouble):
                 self.trouble(record)
-                ledger = None
                 continue
-            if (
-                ledger is None
-                or ledger.partition.index != record.partition
-                or ledger.partition.topic != record.topic
-            ):
-                ledger = self.ledgers.get(Partition(record.topic, record.partition))
-            if ledger is None or not ledger.starting or record.offset < ledger.next:
+            if record.partition != partition or record.topic != topic:
+                if ledger is not None and batch:
+                    yield ledger, batch
+                topic, partition, batch = record.topic, record.partition, []
+                ledger = self.ledgers.get(Partition(topic, partition))
+                reached = ledger.next if ledger is not None and ledger.starting else sys.maxsize
+            if record.offset < reached:
                 continue
-            if self.ends is not None and not self._within(ledger, record.offset):
-                continue
-            yield record, ledger
+            assert ledger is not None
+            if self.ends is None or self._within(ledger, record.offset):
+                batch.append(record)
+        if ledger is not None and batch:
+            yield ledger, batch
 
     def _within(self, ledger: Ledger, offset: int) -> bool:
+        """Whether an offset is to be read; beyond its end a partition is sealed."""
         assert self.ends is not None
         end = self.ends.get(ledger.partition)
         if end is None or offset < end:
             return True
         ledger.sealed = True
-        ledger.reach(end)
         return False
 
     def dispatch(self, admitted: Admitted) -> None:
@@ -185,7 +189,7 @@ class Loop:
         for work, disposition, error in admitted.broken:
             self.delivery.give_up(work, disposition, error)
         for work, delay in admitted.later:
-            if work.handler is not None:
+            if work.scope.handler is not None:
                 work.ledger.parked += 1
             self.timers.after(delay, partial(self._due, work))
         for work in admitted.ready:
@@ -193,14 +197,14 @@ class Loop:
         self.start()
 
     def _due(self, work: Work) -> None:
-        if work.handler is not None:
+        if work.scope.handler is not None:
             work.ledger.parked -= 1
         if not work.ledger.starting:
             return
-        if work.handler is not None:
+        if work.scope.handler is not None:
             self.lanes.enter(work)
         else:
-            error = UnknownHandler(f"no handler named {work.mark.handler!r} in this app")
+            error = UnknownHandler(f"no handler named {work.scope.name!r} in this app")
             self.delivery.give_up(work, "unknown_handler", error)
 
     def _again(self, work: Work, delay: float) -> None:
@@ -254,22 +258,24 @@ class Loop:
         else:
             log.warning(
                 "%s ran longer than its partition was ours; its result is not recorded",
-                work.mark.handler,
+                work.scope.name,
                 extra=where(work),
             )
 
     def _closed(self, work: Work, outcome: Outcome) -> None:
         """A work is settled and recorded: its part of the offset is done."""
-        work.ledger.close(work.record.offset)
-        for twin in self.intake.landed(work):
-            self._duplicate(twin)
+        record = work.record
+        work.ledger.close(record.offset, record.size)
+        if work.log is None:
+            for twin in self.intake.landed(work):
+                self._duplicate(twin)
         if isinstance(outcome, Done | Skipped):
             self.handled += 1
             if self.tell.wants("message_settled"):
                 self.tell(
                     "message_settled",
                     message=work.message(),
-                    handler=work.fact,
+                    handler=work.scope.fact,
                     outcome=outcome,
                     seconds=work.seconds,
                 )
@@ -277,7 +283,9 @@ class Loop:
     def _duplicate(self, work: Work) -> None:
         work.ledger.close(work.record.offset)
         self.skipped += 1
-        self.tell("message_skipped", message=work.message(), handler=work.fact, reason="duplicate")
+        self.tell(
+            "message_skipped", message=work.message(), handler=work.scope.fact, reason="duplicate"
+        )
 
     # --- bounds --------------------------------------------------------------------------
 
@@ -349,11 +357,14 @@ class Loop:
 
     def _pass_markers(self) -> None:
         """An empty ledger stands where the client stands: past transaction markers."""
-        empty = [
-            partition
-            for partition, ledger in self.ledgers.items()
-            if ledger.count == 0 and not ledger.sealed and partition not in self.untaken
-        ]
+        empty: list[Partition] = []
+        for partition, ledger in self.ledgers.items():
+            if ledger.count:
+                continue
+            if ledger.sealed and self.ends is not None:
+                ledger.reach(self.ends[partition])
+            else:
+                empty.append(partition)
         for partition, position in self.consumer.positions(empty).items():
             end = self.ends.get(partition) if self.ends is not None else None
             self.ledgers[partition].reach(position if end is None else min(position, end))
@@ -546,10 +557,10 @@ def where(work: Work) -> dict[str, object]:
     """The fields that say which message a log line is about."""
     record = work.record
     return {
-        "handler": work.mark.handler,
+        "handler": work.scope.name,
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
         "attempt": work.calls,
-        "id": work.mark.id,
+        "id": work.id,
     }

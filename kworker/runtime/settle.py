@@ -66,9 +66,9 @@ def copy_for(
     """
     original = work.original
     written = {
-        names.MESSAGE_ID: work.mark.id,
-        names.HANDLER: work.mark.handler,
-        names.HOP: str(work.mark.hop + 1),
+        names.MESSAGE_ID: work.id,
+        names.HANDLER: work.scope.name,
+        names.HOP: str(work.hop + 1),
         names.ATTEMPT: str(work.calls),
         names.ORIGINAL_TOPIC: original.topic,
         names.ORIGINAL_PARTITION: str(original.partition),
@@ -77,11 +77,11 @@ def copy_for(
         names.FIRST_FAILED_AT: iso(now if work.first_failed_at is None else work.first_failed_at),
         names.ERROR_TYPE: type_name(error),
         names.ERROR_MESSAGE: str(error)[:MESSAGE_LIMIT],
-        names.ERROR_FINGERPRINT: fingerprint(work.mark.handler, error),
-        names.REPLAY_COUNT: str(work.mark.replay),
+        names.ERROR_FINGERPRINT: fingerprint(work.scope.name, error),
+        names.REPLAY_COUNT: str(work.replay),
     }
-    if work.timestamp is not None:
-        written[names.ORIGINAL_TIMESTAMP] = str(round(work.timestamp * 1000))
+    if work.sent_at is not None:
+        written[names.ORIGINAL_TIMESTAMP] = str(round(work.sent_at * 1000))
     if isinstance(decision, GiveUp):
         topic = topics.dlq
         written[names.DISPOSITION] = decision.disposition

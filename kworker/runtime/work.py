@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Any
 
 from ..facts import HandlerInfo
 from ..handlers import Handler
@@ -10,73 +10,125 @@ from ..message import AnyMessage, Message, Position, Record
 from ..stores.api import Log, Mark
 from .ledger import Ledger
 
-LaneKey = tuple[str, str, int, bytes | None]
+LaneKey = tuple["Scope", int, bytes | None]
 
 
-@dataclass(slots=True, eq=False)
+class Scope:
+    """One handler and one original topic: what a message id counts within.
+
+    `handler` is None where a copy names a handler that this worker does not have. `flying`
+    holds the works that were admitted and have not landed, by what their id counts as.
+    """
+
+    __slots__ = ("fact", "flying", "handler", "name", "topic")
+
+    def __init__(self, name: str, topic: str, handler: Handler | None) -> None:
+        self.name = name
+        self.topic = topic
+        self.handler = handler
+        self.flying: dict[object, Work] = {}
+        self.fact = HandlerInfo(name, handler.topics if handler is not None else ())
+
+
 class Work:
     """One record on its way to one handler.
 
-    `handler` is None where a copy names a handler this worker does not have. `hop` counts
-    the copies that led here, `calls` the handler's calls made so far. `by_position` says that
-    the id is the position, so that the mark is kept as an offset of `log`.
+    `log` is set where the message brought no id, so that its position is its id and is kept
+    as an offset of that log. `hop` counts the copies that led here, `calls` the handler's
+    calls made so far. A plain class with slots: one is made for every message.
     """
 
-    record: Record
-    ledger: Ledger
-    handler: Handler | None
-    mark: Mark
-    original: Position
-    timestamp: float | None  # seconds since the epoch: the producer's
-    log: Log | None = None  # set where the id is the position
-    calls: int = 0
-    arrived_through: float | None = None  # the delay of the retry topic it came through
-    first_failed_at: float | None = None  # seconds since the epoch
-    broken: str | None = None  # why it cannot even be decoded
-    noted: bool = False  # the store holds an attempt of it
-    started: float | None = None  # monotonic: when the handler's call began
-    seconds: float = 0.0  # that its handler ran
-    seen_as: AnyMessage | None = None  # what the handler got
-    twins: list[Work] = field(default_factory=list)  # the same mark, behind this one
+    __slots__ = (
+        "_id",
+        "arrived_through",
+        "broken",
+        "calls",
+        "first_failed_at",
+        "hop",
+        "ledger",
+        "log",
+        "noted",
+        "origin",
+        "record",
+        "replay",
+        "scope",
+        "seconds",
+        "seen_as",
+        "sent_at",
+        "started",
+        "twins",
+    )  # fmt: skip
+
+    def __init__(
+        self, record: Record, ledger: Ledger, scope: Scope, id: str | None, log: Log | None
+    ) -> None:
+        self.record = record
+        self.ledger = ledger
+        self.scope = scope
+        self._id = id
+        self.log = log
+        self.hop = 0
+        self.replay = 0
+        self.calls = 0
+        self.noted = False  # the store holds an attempt of it
+        self.broken: str | None = None  # why it cannot even be decoded
+        self.arrived_through: float | None = None  # the delay of the retry topic it came through
+        self.first_failed_at: float | None = None  # seconds since the epoch
+        self.origin: Position | None = None  # where it arrived first, if not here
+        self.sent_at = record.timestamp  # by its producer; seconds since the epoch
+        self.started: float | None = None  # monotonic: when the handler's call began
+        self.seconds = 0.0  # that its handler ran
+        self.seen_as: AnyMessage | None = None  # what the handler got
+        self.twins: list[Work] | None = None  # the same mark, behind this one
+
+    @property
+    def id(self) -> str:
+        """What deduplication goes by."""
+        if self._id is None:
+            assert self.log is not None
+            self._id = f"{self.log.topic_id}/{self.record.partition}/{self.record.offset}"
+        return self._id
+
+    @property
+    def mark(self) -> Mark:
+        scope = self.scope
+        return Mark(scope.name, scope.topic, self.id, self.replay, self.hop)
+
+    @property
+    def flight(self) -> object:
+        """Its id, replay and hop: alike for twins. A first arrival's is the id itself."""
+        return (self.id, self.replay, self.hop) if self.hop or self.replay else self.id
+
+    @property
+    def original(self) -> Position:
+        """Where the message arrived first."""
+        record = self.record
+        return self.origin or Position(record.topic, record.partition, record.offset)
 
     @property
     def ours(self) -> bool:
         return self.ledger.ours
 
-    @property
-    def fact(self) -> HandlerInfo:
-        """Its handler as hooks are told; of one that is not here, the name alone."""
-        handler = self.handler
-        return HandlerInfo(self.mark.handler, handler.topics if handler is not None else ())
-
-    @property
-    def lane(self) -> LaneKey | None:
-        """What runs one at a time with this; None where it may run beside anything."""
-        handler, record = self.handler, self.record
-        if handler is None or handler.order == "none":
-            return None
-        if handler.order == "partition":
-            return (handler.name, record.topic, record.partition, None)
-        if record.key is None:
-            return None
-        return (handler.name, record.topic, record.partition, record.key)
-
     def message(self) -> AnyMessage:
         """The message for those who are told of it; its value undecoded where no handler saw it."""
         if self.seen_as is None:
-            record = self.record
-            self.seen_as = Message(
-                record.value,
-                raw=record.value,
-                key=record.key,
-                headers=record.headers,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                timestamp=self.timestamp,
-                id=self.mark.id,
-                attempt=max(1, self.calls),
-                replay=self.mark.replay,
-                original=self.original,
-            )
+            self.seen_as = self.message_of(self.record.value, max(1, self.calls))
         return self.seen_as
+
+    def message_of(self, value: Any, attempt: int) -> AnyMessage:
+        """The message with this value, as a handler gets it in this attempt."""
+        record = self.record
+        return Message(
+            value,
+            raw=record.value,
+            key=record.key,
+            headers=record.headers,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            timestamp=self.sent_at,
+            id=self.id,
+            attempt=attempt,
+            replay=self.replay,
+            original=self.original,
+        )

@@ -362,7 +362,7 @@ class Worker:
                     record = work.record
                     os.write(
                         2,
-                        f"in flight for {now - work.started:.1f} s: {work.mark.handler} "
+                        f"in flight for {now - work.started:.1f} s: {work.scope.name} "
                         f"{record.topic}/{record.partition}/{record.offset}\n".encode(),
                     )
 

@@ -78,6 +78,10 @@ class Store(Protocol):
     def done(self, handler: str, log: Log) -> Ranges:
         """The offsets of this log that this handler has settled by position; a copy."""
 
+    @property
+    def doubts(self) -> bool:
+        """Whether any attempt is known at all: as a rule none is, and need not be asked for."""
+
     def attempts(self, marks: Sequence[Mark]) -> dict[Mark, Attempt]:
         """What is known of those that were tried and not settled."""
 

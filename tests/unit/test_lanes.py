@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from kworker import App
 from kworker.handlers import Handler
-from kworker.message import Partition, Position, Record
-from kworker.runtime.lanes import Lanes, Run
+from kworker.message import Partition, Record
+from kworker.runtime.lanes import Lanes, Run, lane_of
 from kworker.runtime.ledger import Ledger
-from kworker.runtime.work import Work
-from kworker.stores.api import Mark
+from kworker.runtime.work import Scope, Work
 
 
 def made(name: str = "charge", order: str = "key") -> Handler:
@@ -29,18 +28,12 @@ def made(name: str = "charge", order: str = "key") -> Handler:
 
 LEDGERS = {index: Ledger(Partition("orders", index), 0) for index in range(3)}
 HANDLER = made()
+CHARGE = Scope(HANDLER.name, "orders", HANDLER)
 
 
-def work(offset: int, key: bytes | None, partition: int = 0, handler: Handler = HANDLER) -> Work:
+def work(offset: int, key: bytes | None, partition: int = 0, scope: Scope = CHARGE) -> Work:
     record = Record("orders", partition, offset, key, b"{}")
-    return Work(
-        record=record,
-        ledger=LEDGERS[partition],
-        handler=handler,
-        mark=Mark(handler.name, "orders", f"{partition}/{offset}"),
-        original=Position("orders", partition, offset),
-        timestamp=None,
-    )
+    return Work(record, LEDGERS[partition], scope, f"{partition}/{offset}", None)
 
 
 KEYS = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"c"]))
@@ -64,13 +57,14 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
         if pending and (not out or data.draw(st.booleans())):
             lanes.enter(pending.pop(0))
         out.extend(lanes.runs())
-        busy = [run.lane for run in out if run.lane is not None]
+        busy = [lane for run in out for lane in run.lanes]
         assert len(busy) == len(set(busy))
         assert cap is None or len(out) <= cap
         if out and (not pending or data.draw(st.booleans())):
             run = out.pop(data.draw(st.integers(0, len(out) - 1)))
             for one in run.works:
-                performed[run.lane or id(one)].append(one.record.offset)
+                one.seconds = data.draw(st.sampled_from([0.0, 0.0001, 0.01]))
+                performed[lane_of(one) or id(one)].append(one.record.offset)
             lanes.leave(run)
 
     assert sum(map(len, performed.values())) == expected
@@ -117,8 +111,29 @@ def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
 
 def test_order_none_lets_everything_run_beside_everything() -> None:
     lanes = Lanes(lambda name: None)
-    free = made(order="none")
+    free = Scope("free", "orders", made(order="none"))
     for offset in range(3):
-        lanes.enter(work(offset, b"a", handler=free))
+        lanes.enter(work(offset, b"a", scope=free))
 
     assert len(list(lanes.runs())) == 3
+
+
+def test_quick_works_travel_together_and_slow_ones_alone() -> None:
+    lanes = Lanes(lambda name: None)
+
+    def round_of(seconds: float) -> int:
+        for offset in range(20):
+            lanes.enter(work(offset, b"k%d" % offset))
+        runs = list(lanes.runs())
+        for run in runs:
+            for one in run.works:
+                one.seconds = seconds
+            lanes.leave(run)
+        return len(runs)
+
+    assert round_of(0.00001) == 20  # nothing is known of the handler yet
+    for _ in range(20):
+        last = round_of(0.00001)
+    assert last == 1
+    assert round_of(0.01) == 1
+    assert round_of(0.01) == 20

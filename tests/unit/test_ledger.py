@@ -29,7 +29,7 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
 
     while unfinished:
         chosen = data.draw(st.sampled_from(sorted(unfinished)))
-        ledger.close(chosen)
+        ledger.close(chosen, size=3)
         unfinished[chosen] -= 1
         if not unfinished[chosen]:
             del unfinished[chosen]
@@ -37,14 +37,6 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
         assert ledger.safe == min(unfinished, default=offset + 1)
         assert ledger.count == len(unfinished)
         assert ledger.size == 3 * len(unfinished)
-
-
-def test_an_offset_with_no_parts_is_passed_at_once() -> None:
-    ledger = Ledger(HERE, 5)
-
-    ledger.open(7, 0)
-
-    assert ledger.safe == 8
 
 
 def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:

@@ -94,15 +94,16 @@ class AtLeastOnce:
             assert isinstance(outcome, Dropped)
 
     def _failed(self, work: Work, error: BaseException) -> None:
-        assert work.handler is not None
+        handler = work.scope.handler
+        assert handler is not None
         if work.first_failed_at is None:
             work.first_failed_at = self._wall()
         decision = decide(
             error,
             calls=work.calls,
-            hop=work.mark.hop,
+            hop=work.hop,
             arrived_through=work.arrived_through,
-            policy=work.handler.retry,
+            policy=handler.retry,
         )
         if isinstance(decision, TryAgain):
             self._retried.append((work, decision.delay))
@@ -167,7 +168,7 @@ class AtLeastOnce:
                 self._tell(
                     "message_dead_lettered",
                     message=work.message(),
-                    handler=work.fact,
+                    handler=work.scope.fact,
                     disposition=copy.get("kworker-disposition") or "",
                     error=error,
                 )
@@ -248,20 +249,19 @@ class AtLeastOnce:
         done: dict[tuple[str, Log], Ranges] = {}
         topics: dict[str, str] = {}
         for work, _ in self._settled:
-            mark = work.mark
             if work.noted:
-                settled.append(mark)
-            if work.log is None:
-                seen.append(mark)
+                settled.append(work.mark)
+            log = work.log
+            if log is None:
+                seen.append(work.mark)
                 continue
-            ranges = done.get((mark.handler, work.log))
+            ranges = done.get((work.scope.name, log))
             if ranges is None:
                 # Gaps below the lowest unfinished offset are markers or compacted records.
-                ledger = work.ledger
-                ranges = Ranges([(ledger.start, ledger.safe)])
-                done[(mark.handler, work.log)] = ranges
-                topics[work.log.topic_id] = mark.topic
-            ranges.add(work.original.offset)
+                ranges = Ranges([(work.ledger.start, work.ledger.safe)])
+                done[work.scope.name, log] = ranges
+                topics[log.topic_id] = work.scope.topic
+            ranges.add(work.record.offset)
         attempts = {
             work.mark: Attempt(work.calls, None, work.first_failed_at) for work, _ in self._retried
         }
@@ -273,7 +273,7 @@ class AtLeastOnce:
         self._tell(
             "message_retrying",
             message=work.message(),
-            handler=work.fact,
+            handler=work.scope.fact,
             error=error,
             attempt=work.calls,
             delay=delay,

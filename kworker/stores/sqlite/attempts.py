@@ -14,7 +14,7 @@ def find(
 ) -> dict[Mark, Attempt]:
     """What is known of these; nearly free while nothing is in doubt, which is the rule."""
     found: dict[Mark, Attempt] = {}
-    if _none(connection):
+    if none(connection):
         return found
     for (handler, topic, replay, hop), ids in by_kind(marks).items():
         scope = scopes.find(handler, topic)
@@ -49,7 +49,7 @@ def write(
 
 def remove(connection: sqlite3.Connection, scopes: Scopes, marks: Sequence[Mark]) -> None:
     """They are settled: nothing is in doubt about them any more."""
-    if _none(connection):
+    if none(connection):
         return
     connection.executemany(
         "DELETE FROM attempt WHERE scope = ? AND id = ? AND replay = ? AND hop = ?",
@@ -67,7 +67,7 @@ def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
     ).rowcount
 
 
-def _none(connection: sqlite3.Connection) -> bool:
+def none(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM attempt LIMIT 1").fetchone() is None
 
 

@@ -57,6 +57,11 @@ class SqliteStore:
         with care.telling(self._path):
             return positions.find(self._connection, handler, log)
 
+    @property
+    def doubts(self) -> bool:
+        with care.telling(self._path):
+            return not attempts.none(self._connection)
+
     def attempts(self, marks: Sequence[Mark]) -> dict[Mark, Attempt]:
         if not marks:
             return {}
