@@ -55,13 +55,13 @@ def command(given: options.Given, broker: str | None) -> None:
     if other := devbroker.find(folder):
         raise UsageError(f"another `kworker dev` runs in this folder, its broker at {other}")
 
-    code = 0
-    with _broker(broker or servers or "mock") as address:
+    code, choice = 0, broker or servers or "mock"
+    with _broker(choice) as address:
         shutil.rmtree(folder / devbroker.STORES, ignore_errors=True)
         devbroker.leave(folder, address)
         try:
             output.note(f"broker at {address}; commands in this folder use it without -b")
-            code = _Reloader(_child(given, address), _watched(given.app_dir)).run()
+            code = _Reloader(_child(given, choice, address), _watched(given.app_dir)).run()
         finally:
             devbroker.remove(folder)
     click.get_current_context().exit(code)
@@ -97,12 +97,12 @@ def _broker(choice: str) -> Iterator[str]:
         raise UsageError(f"--broker {choice}: give mock, kafka or HOST:PORT")
 
 
-def _child(given: options.Given, address: str) -> list[str]:
+def _child(given: options.Given, choice: str, address: str) -> list[str]:
     """The command of the worker: what was typed, on this broker."""
     flags = {"create_topics": "missing", "log_format": "console", **given.flags}
     flags["bootstrap_servers"] = address
     typed = dataclasses.replace(given, flags=flags).arguments()
-    return [sys.executable, "-m", "kworker", "run", *typed, "--under-dev"]
+    return [sys.executable, "-m", "kworker", "run", *typed, "--under-dev", choice]
 
 
 def _watched(app_dir: str) -> list[Path]:

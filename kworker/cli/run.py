@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.command()
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option("--drain", is_flag=True, help="Handle what is there now, retries included; then end.")
-@click.option("--under-dev", is_flag=True, hidden=True)  # the child of `kworker dev`
-def command(given: options.Given, drain: bool, under_dev: bool) -> None:
+@click.option("--under-dev", hidden=True)  # the child of `kworker dev`: on which broker
+def command(given: options.Given, drain: bool, under_dev: str | None) -> None:
     """Run the handlers of TARGET (package.module:app, or package.module).
 
     \b
@@ -37,10 +37,12 @@ def command(given: options.Given, drain: bool, under_dev: bool) -> None:
     or topic, 4 Kafka unreachable, 5 local store, 6 cannot go on safely.
     """
     app, configuration = given.load()
-    if under_dev:
+    if under_dev is not None:
         _end_with_parent()
+        if under_dev == "mock":
+            configuration = _joining_quickly(configuration)
         _make_topics(app, configuration)
-    if under_dev or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
+    if under_dev is not None or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
         configuration = _with_store_of_dev(app, configuration)
 
     from ..runtime import worker
@@ -55,6 +57,16 @@ def _with_store_of_dev(app: App, configuration: settings.Configuration) -> setti
         return configuration
     db = devbroker.STORES / f"{values['group'] or app.name}.db"
     return dataclasses.replace(configuration, values={**values, "db": str(db)})
+
+
+def _joining_quickly(configuration: settings.Configuration) -> settings.Configuration:
+    """When its last member leaves, the mock keeps a group waiting for the session timeout, so
+    that every reload would take half a minute."""
+    quick = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+    if quick.keys() & (configuration.kafka.keys() | configuration.kafka_consumer.keys()):
+        return configuration
+    consumer = settings.Properties({**configuration.kafka_consumer, **quick})
+    return dataclasses.replace(configuration, kafka_consumer=consumer)
 
 
 def _make_topics(app: App, configuration: settings.Configuration) -> None:
