@@ -168,9 +168,7 @@ def report(found: dict[str, list[dict[str, float]]], given: Any) -> None:
     print(f"{'variant':36} {'messages/s':>11} {'of raw':>7} {'CPU us':>7} {'peak MiB':>9}")
     for name, row in rows.items():
         ratio = row["rate"] / base
-        print(
-            f"{name:36} {row['rate']:11,.0f} {ratio:7.2f} {row['cpu']:7.1f} {row['peak']:9.0f}"
-        )
+        print(f"{name:36} {row['rate']:11,.0f} {ratio:7.2f} {row['cpu']:7.1f} {row['peak']:9.0f}")
     if given.json:
         given.json.write_text(
             json.dumps({"machine": machine, "messages": given.messages, "rows": rows}, indent=1)
