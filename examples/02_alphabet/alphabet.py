@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kworker import App, Message
 
-app = App("alphabet", concurrency=4)  # letters of one key stay in order all the same
+app = App("alphabet")
 
 
 @app.handler("letters")
