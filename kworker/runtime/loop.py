@@ -530,6 +530,11 @@ class Loop:
         self.beat()
         return finished and not self.commits
 
+    def abandon(self) -> None:
+        """Leave at once after an error: nothing more is recorded or committed."""
+        self.lost(list(self.ledgers))
+        self.consumer.close()
+
     # --- beats ---------------------------------------------------------------------------
 
     def beat(self) -> None:

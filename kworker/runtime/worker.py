@@ -174,6 +174,9 @@ class Worker:
             loop.tell("worker_started", worker=facts)
             try:
                 finished = loop.run()
+            except BaseException:
+                loop.abandon()
+                raise
             finally:
                 loop.tell("worker_stopping", worker=facts)
                 executor.close()
@@ -301,7 +304,7 @@ class Worker:
                 revoke_timeout=values["revoke_timeout"],
                 max_in_flight=values["max_in_flight"],
                 max_in_flight_bytes=values["max_in_flight_bytes"],
-                dedup_retention=values["dedup_retention"],
+                dedup_retention=max(values["dedup_retention"], _longest_chain(register)),
             ),
             clock=clock,
             tell=tell,
@@ -376,6 +379,12 @@ def _in_order(register: Register, concurrency: int) -> Register:
         return handler
 
     return Register(ordered(handler) for handler in register)
+
+
+def _longest_chain(register: Register) -> float:
+    """Seconds that a message may be on its way through its retries: its ids are not to be
+    forgotten before that."""
+    return max((sum(handler.retry.delays) for handler in register), default=0.0)
 
 
 def _cap(register: Register, name: str) -> int | None:

@@ -32,6 +32,7 @@ log = logging.getLogger("kworker.runtime")
 Send = Callable[[Shipment], None]
 
 RESEND = 1.0, 30.0  # seconds: first and longest pause before a refused copy is sent again
+OVERDUE = 10.0  # seconds without an answer after which a partition is told to be stuck
 
 
 class AtLeastOnce:
@@ -134,6 +135,16 @@ class AtLeastOnce:
         shipment = Shipment(work, copy.topic, record.key, value, copy.headers(work))
         shipment.tries = tries
         self._send(shipment)
+        self._hands.later(OVERDUE, lambda: self._watch(work, copy))
+
+    def _watch(self, work: Work, copy: Copy) -> None:
+        """The client tries for long by itself; people want to know before it gives up."""
+        sent = self._copies.get(work)
+        if sent is None or sent[0] is not copy or not work.ours:
+            return
+        reason = f"{copy.topic} has not acknowledged the copy of {work.original} yet"
+        self._tell("partition_stuck", partition=work.ledger.partition, reason=reason)
+        self._hands.later(OVERDUE, lambda: self._watch(work, copy))
 
     def answered(self, shipment: Shipment, answer: Receipt | Refusal) -> None:
         work = shipment.work
@@ -203,15 +214,11 @@ class AtLeastOnce:
         shipment.tries += 1
         first, longest = RESEND
         pause = min(longest, first * 2 ** (shipment.tries - 1))
-        record = shipment.work.record
-        self._tell(
-            "partition_stuck",
-            partition=shipment.work.ledger.partition,
-            reason=(
-                f"{shipment.topic} does not take the copy of {record.topic}/{record.partition}/"
-                f"{record.offset}: {refusal.text}; trying again in {pause:g} s"
-            ),
+        reason = (
+            f"{shipment.topic} does not take the copy of {shipment.work.original}: "
+            f"{refusal.text}; trying again in {pause:g} s"
         )
+        self._tell("partition_stuck", partition=shipment.work.ledger.partition, reason=reason)
         self._hands.later(pause, then)
 
     # --- record, close -------------------------------------------------------------------
