@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -370,13 +370,17 @@ class Lab:
         until(accepted, 20, "the group has no members, so its offsets can be set")
 
     def close(self) -> None:
-        """End what is left."""
+        """End what is left, and let the group's topics go."""
         for process in self.processes:
             if process.running:
                 process.signal(signal.SIGCONT)
                 process.kill()
         if self._watcher is not None:
             self._watcher.close()
+        with suppress(KafkaException):
+            left = [topic for topic in self.topics() if topic.startswith(f"{self.group}.")]
+            if left:
+                self.admin().delete_topics(left)
 
 
 class Truth:
