@@ -140,8 +140,10 @@ class ClusterAdmin:
         Raises KafkaUnavailable, and TopicsMissing for a topic that is not there.
         """
         wanted = list(partitions)
+        until = time.monotonic() + timeout
         first = self._offsets(wanted, library.OffsetSpec.earliest(), timeout)
-        end = self._offsets(wanted, library.OffsetSpec.latest(), timeout)
+        remaining = max(0.1, until - time.monotonic())
+        end = self._offsets(wanted, library.OffsetSpec.latest(), remaining)
         return {partition: (first[partition], end[partition]) for partition in wanted}
 
     def at(

@@ -108,7 +108,8 @@ class Consumer(Protocol):
     def ends(
         self, partitions: Iterable[Partition], timeout: float
     ) -> dict[Partition, tuple[int, int]]:
-        """First offset and end (high watermark) of each. Raises KafkaUnavailable."""
+        """First offset and end (high watermark) of each. A partition whose topic is gone is
+        absent. Raises KafkaUnavailable."""
 
     def offsets_at(
         self, partitions: Iterable[Partition], timestamp: float, timeout: float

@@ -14,7 +14,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from ..errors import Bug, KafkaUnavailable
+from ..errors import Bug, KafkaUnavailable, TopicsMissing
 from ..message import Partition, Record
 from .admin import ClusterAdmin
 from .api import Assignments, CommitResult, Committed, Trouble
@@ -216,8 +216,15 @@ class GroupConsumer:
     def ends(
         self, partitions: Iterable[Partition], timeout: float
     ) -> dict[Partition, tuple[int, int]]:
-        """First offset and end (high watermark) of each. Raises KafkaUnavailable."""
-        return self._admin.ends(partitions, timeout)
+        """First offset and end (high watermark) of each. A partition whose topic is gone is
+        absent. Raises KafkaUnavailable."""
+        wanted = list(partitions)
+        try:
+            return self._admin.ends(wanted, timeout)
+        except TopicsMissing:
+            known = self._admin.topics()
+            there = [part for part in wanted if part.index < known.get(part.topic, 0)]
+            return self._admin.ends(there, timeout) if len(there) < len(wanted) else {}
 
     def offsets_at(
         self, partitions: Iterable[Partition], timestamp: float, timeout: float
@@ -237,7 +244,7 @@ class GroupConsumer:
         self._closed = True
         try:
             self._leave(5.0)
-        except KafkaException:
+        except (KafkaException, SystemError, RuntimeError):
             log.debug("the Kafka consumer could not unsubscribe", exc_info=True)
         closing = threading.Thread(target=self._close_client, name="kworker-close", daemon=True)
         closing.start()

@@ -92,6 +92,30 @@ def test_a_second_member_gets_half_and_starts_where_the_first_committed(topic, j
     assert [what for what, _ in first.told] == ["assigned", "revoked"]
 
 
+def test_a_commit_without_waiting_counts_for_the_next_owner_of_a_partition(topic, join, send):
+    orders = topic("orders", partitions=2)
+    for index in (0, 1):
+        for _ in range(3):
+            send(orders, partition=index)
+    first, answers = join(orders), []
+    first.until(lambda: len(first.records) == 6)
+    first.on_revoked = lambda moving: first.consumer.commit(
+        {partition: Committed(2) for partition in moving}, answers.append
+    )
+
+    second = join(
+        orders,
+        starts=lambda given: {
+            partition: position.offset
+            for partition, position in second.consumer.committed(given, 5.0).items()
+        },
+    )
+    second.until(lambda: first.turn() is None and bool(second.records and answers))
+
+    assert [record.offset for record in second.records] == [2]
+    assert set(answers[0].stored) == second.owned
+
+
 def test_a_commit_keeps_offset_epoch_and_metadata(topic, join, cluster, group):
     orders = topic("orders", partitions=2)
     member = join(orders)
@@ -296,6 +320,19 @@ def test_ends_positions_and_offsets_at_a_time(topic, join, send):
     assert consumer.positions(both) == {both[0]: 3}
     assert consumer.offsets_at(both, 1_700_000_150.0, 5.0) == {both[0]: 1, both[1]: 0}
     assert consumer.offsets_at(both, time.time(), 5.0) == {both[0]: 3, both[1]: 0}
+
+
+def test_the_ends_of_a_topic_that_is_gone_are_absent(topic, join):
+    orders = topic("orders", partitions=1)
+    there, gone, beyond = (
+        Partition(orders, 0),
+        Partition("nobody-made-this", 0),
+        Partition(orders, 9),
+    )
+
+    ends = join(orders).consumer.ends([there, gone, beyond], 5.0)
+
+    assert ends == {there: (0, 0)}
 
 
 def test_a_topic_that_is_not_there_is_trouble_and_not_an_error(topic, join):
