@@ -195,15 +195,15 @@ def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None
         )
     elif groups:
         tables.table(
-            ("COUNT", "FINGERPRINT", "HANDLER", "ERROR", "FIRST", "LAST"),
+            ("FINGERPRINT", "COUNT", "FIRST", "LAST", "HANDLER", "ERROR"),
             [
                 (
-                    str(one.count),
                     one.fingerprint or "-",
+                    str(one.count),
+                    _time(one.first),
+                    _time(one.last),
                     one.handler or "-",
                     one.error_type or "-",
-                    _iso(one.first) or "-",
-                    _iso(one.last) or "-",
                 )
                 for one in groups
             ],
@@ -317,21 +317,19 @@ def _json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _table(letters: Sequence[DeadLetter], states: bool) -> None:
-    columns = ("ID", "FAILED AT", "HANDLER", "KEY", "DISPOSITION", "ATTEMPT", "ERROR")
-    rows = [
-        (
-            str(one.position),
-            _iso(one.timestamp) or "-",
-            one.handler or "-",
-            _short(_key(one.key)),
-            one.disposition or "-",
-            "-" if one.attempt is None else str(one.attempt),
-            _short(_error(one)) or "-",
-        )
-        + ((one.state,) if states else ())
-        for one in letters
-    ]
-    tables.table((*columns, "STATE") if states else columns, rows)
+    facts = {
+        "ID": [str(one.position) for one in letters],
+        "FAILED AT": [_time(one.timestamp) for one in letters],
+        "STATE": [one.state for one in letters],
+        "HANDLER": [one.handler or "-" for one in letters],
+        "KEY": [_short(_key(one.key)) for one in letters],
+        "DISPOSITION": [one.disposition or "-" for one in letters],
+        "ATTEMPT": ["-" if one.attempt is None else str(one.attempt) for one in letters],
+        "ERROR": [_short(_error(one)) or "-" for one in letters],
+    }
+    if not states:
+        del facts["STATE"]
+    tables.table(tuple(facts), list(zip(*facts.values(), strict=True)))
 
 
 def _show(letter: DeadLetter, record: Record, known: dict[str, str]) -> None:
@@ -404,6 +402,13 @@ def _iso(when: float | None) -> str | None:
     from ..deadletter import iso
 
     return None if when is None else iso(when)
+
+
+def _time(when: float | None) -> str:
+    """A time for people, to the second."""
+    if when is None:
+        return "-"
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _count(letters: Sequence[DeadLetter]) -> str:

@@ -10,11 +10,16 @@ import click
 
 from ..observe.log import printable
 
+_GAP = 2  # columns of a terminal between two columns of a table
+_FOLDED = 30  # what a folded column is given at least
 _EVERY = 100  # steps between two drawings of a progress bar
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under their columns, on stdout. Control characters are escaped, markup is text."""
+    """Rows under their columns, on stdout. Control characters are escaped, markup is text.
+
+    On a narrow terminal the last column is folded; the others stay whole, to be copied.
+    """
     cells = [[printable(one) for one in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, cells)
@@ -23,17 +28,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        drawn.add_column(Text(name), overflow="fold")
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    last = len(columns) - 1
+    for index, name in enumerate(columns):
+        drawn.add_column(Text(name), no_wrap=index != last, overflow="fold")
     for row in rows:
         drawn.add_row(*map(Text, row))
-    Console().print(drawn)
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    needed = sum(widths[:-1]) + _GAP * last + min(widths[-1], _FOLDED)
+    console = Console()
+    console.width = max(console.width, needed)
+    console.print(drawn)
 
 
 def _write(rows: Sequence[Sequence[str]]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,26 @@ class Shop:
             timeout=60,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
+
+    def on_a_terminal(self, *arguments: str, columns: int = 200) -> str:
+        """What `kworker` writes, to stdout and stderr, where they are a terminal."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**self.environ(), "TERM": "xterm-256color", "COLUMNS": str(columns)},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # a terminal whose other side is closed
+            while more := os.read(ours, 65536):
+                written += more
+        os.close(ours)
+        process.wait(60)
+        return written.decode()
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "kworker", *arguments, "-b", self.servers]

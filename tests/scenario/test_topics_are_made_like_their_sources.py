@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 from kworker_broker import client
@@ -31,6 +32,13 @@ def test_a_plan_names_what_is_missing_and_changes_nothing(shop: Any) -> None:
     assert changes[".dlq"]["partitions"] == 3
     assert changes[".dlq"]["configs"]["retention.ms"] == "-1"
     assert described(shop) == {}
+
+
+def test_a_plan_is_a_table_on_a_terminal(shop: Any) -> None:
+    drawn = shop.on_a_terminal("topics", "plan", "shop:app", columns=60)
+
+    assert f"{shop.group}.retry.1s" in drawn
+    assert "Traceback" not in drawn
 
 
 def test_applying_says_what_it_would_do_until_told_to_execute(shop: Any) -> None:
@@ -114,8 +122,6 @@ def test_a_missing_source_is_named_and_made_only_on_demand(shop: Any) -> None:
 
 
 def test_workers_that_race_to_make_topics_all_succeed(shop: Any) -> None:
-    import subprocess
-
     racing = [
         subprocess.Popen(
             shop.command("topics", "apply", "shop:app", "--execute"),
