@@ -24,7 +24,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("CI", "JAVA_HOME", "KWORKER_REQUIRE_KAFKA", "KWORKER_TEST_BOOTSTRAP")
+        if name not in ("CI", "JAVA_HOME", "PYTEST_ADDOPTS") and not name.startswith("KWORKER_")
     }
     return {
         **kept,
