@@ -150,15 +150,6 @@ def test_an_unknown_variable_is_a_warning(command, shop):
     assert "KWORKER_COMIT is no setting" in done.stderr
 
 
-def test_an_error_cannot_move_the_terminals_cursor(command):
-    done = command("run", "no\x1b[2J\u202esuch:app")
-
-    text = one_line(done)
-    assert "\x1b" not in text
-    assert "\u202e" not in text
-    assert "\\x1b[2J" in text
-
-
 def test_every_setting_is_a_flag_of_run(command):
     done = command("run", "--help")
 
@@ -225,3 +216,9 @@ def test_an_error_of_ours_ends_the_command_with_its_exit_code(monkeypatch, kind)
 
     assert done.exit_code == kind.exit_code
     assert "what and where" in done.stderr.splitlines()[0]
+
+
+def test_an_error_cannot_move_the_terminals_cursor(monkeypatch):
+    done = called(monkeypatch, KworkerError("no \x1b[2J\u202e\x9b such"))
+
+    assert done.stderr == "kworker: error: no \\x1b[2J\\u202e\\x9b such\n"
