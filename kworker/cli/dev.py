@@ -21,7 +21,7 @@ from types import FrameType
 import click
 
 from .. import settings
-from ..errors import SettingsError, UsageError
+from ..errors import KafkaUnavailable, SettingsError, UsageError
 from . import devbroker, options, output
 
 _MISTYPED = (2, 3)  # exit codes of a worker that could not start for what its author wrote
@@ -86,7 +86,11 @@ def _broker(choice: str) -> Iterator[str]:
                 "--broker kafka needs the package kworker-broker, which is not installed; "
                 "install it, or leave out --broker for the mock"
             ) from error
-        cluster = kworker_broker.Cluster.start()
+        output.note("starting Kafka; the first time on a machine it is downloaded")
+        try:
+            cluster = kworker_broker.Cluster.start()
+        except kworker_broker.BrokerError as error:
+            raise KafkaUnavailable(str(error)) from error
         try:
             yield cluster.bootstrap_servers
         finally:
