@@ -327,8 +327,8 @@ def _replay(
         for answer in answers:
             if isinstance(answer, Refusal) and (where == topics.dlq or not answer.permanent):
                 raise KafkaUnavailable(
-                    f"replay stopped, {where!r} takes no more: {answer.text}; {result.done} were "
-                    "replayed, and the same command goes on with the rest"
+                    f"replay stopped: topic {where!r} takes no more: {answer.text}; {result.done} "
+                    "were replayed; the same command goes on with the rest"
                 )
 
 

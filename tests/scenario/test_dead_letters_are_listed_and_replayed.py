@@ -12,8 +12,9 @@ import pytest
 
 from kworker import deadletter
 from kworker.clock import SystemClock
+from kworker.errors import KafkaUnavailable
 from kworker.kafka import Kafka
-from kworker.kafka.api import Producer
+from kworker.kafka.api import Producer, Refusal
 from kworker.message import Headers, Record
 from kworker.topics import GroupTopics
 
@@ -508,25 +509,35 @@ class Interrupted(Exception):
     """The replaying process is gone."""
 
 
-class Failing:
-    """A cluster whose producer ends the process before it sends what `when` names."""
+def interrupt(answered: Any) -> None:
+    raise Interrupted
 
-    def __init__(self, cluster: Kafka, when: Callable[[str, int], bool]) -> None:
+
+def silence(answered: Any) -> None:
+    answered(Refusal("unavailable", "no broker answers", permanent=False))
+
+
+class Failing:
+    """A cluster whose producer does `instead` where it would send what `when` names."""
+
+    def __init__(self, cluster: Kafka, when: Callable[[str, int], bool], instead: Any) -> None:
         self._cluster = cluster
         self._when = when
+        self._instead = instead
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
 
     def producer(self, *, delivery_timeout: float) -> Any:
         producer = self._cluster.producer(delivery_timeout=delivery_timeout)
-        return FailingProducer(producer, self._when)
+        return FailingProducer(producer, self._when, self._instead)
 
 
 class FailingProducer:
-    def __init__(self, producer: Producer, when: Callable[[str, int], bool]) -> None:
+    def __init__(self, producer: Producer, when: Callable[[str, int], bool], instead: Any) -> None:
         self._producer = producer
         self._when = when
+        self._instead = instead
         self._sent: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -538,8 +549,9 @@ class FailingProducer:
         count = self._sent[topic] = self._sent.get(topic, 0) + 1
         if self._when(topic, count):
             self._producer.flush(30)
-            raise Interrupted
-        self._producer.send(topic, key, value, headers, answered)
+            self._instead(answered)
+        else:
+            self._producer.send(topic, key, value, headers, answered)
 
 
 def names_of(shop: Any) -> GroupTopics:
@@ -554,7 +566,7 @@ def test_a_replay_interrupted_between_copy_and_record_is_finished_by_the_next(
     letters = deadletter.read(shop.cluster, names)
 
     with pytest.raises(Interrupted):
-        cluster: Any = Failing(shop.cluster, lambda topic, count: topic == names.dlq)
+        cluster: Any = Failing(shop.cluster, lambda topic, count: topic == names.dlq, interrupt)
         deadletter.replay(cluster, names, letters, SystemClock())
     left = ids(listed(shop))
     shop.run("dlq", "replay", "shop:app", "--execute")
@@ -578,7 +590,7 @@ def test_many_are_replayed_once_each_whatever_interrupts(open_shop: Any) -> None
     assert producer.flush(30) == 0
 
     with pytest.raises(Interrupted):
-        cluster: Any = Failing(shop.cluster, lambda topic, count: count > 700)
+        cluster: Any = Failing(shop.cluster, lambda topic, count: count > 700, interrupt)
         letters = deadletter.read(shop.cluster, names)
         deadletter.replay(cluster, names, letters, SystemClock())
     between = len(listed(shop))
@@ -590,6 +602,27 @@ def test_many_are_replayed_once_each_whatever_interrupts(open_shop: Any) -> None
     assert set(copies) == {f"{index}" for index in range(1200)}
     assert len(copies) == 1200 + 200  # those under way when it was interrupted, a second time
     assert listed(shop) == []
+
+
+@pytest.mark.parametrize("full", ["replay", "dlq"])
+def test_a_kafka_that_takes_no_more_ends_a_replay_with_what_was_done(
+    open_shop: Any, full: str
+) -> None:
+    shop, names = open_shop, names_of(open_shop)
+    for index in range(3):
+        put(shop, wire(shop, message_id=f"{index}"), timestamp=1000 + index)
+    letters = deadletter.read(shop.cluster, names)
+    failing = f"{shop.group}.{full}"
+
+    with pytest.raises(KafkaUnavailable) as stopped:
+        cluster: Any = Failing(shop.cluster, lambda name, n: name == failing and n > 1, silence)
+        deadletter.replay(cluster, names, letters, SystemClock())
+    left = ids(listed(shop))
+    rest = shop.run("dlq", "replay", "shop:app", "--execute")
+
+    assert f"{failing!r} takes no more: no broker answers; 1 were replayed" in str(stopped.value)
+    assert left == ["1", "2"]
+    assert "replayed 2 of 2" in rest.out
 
 
 def test_progress_is_told_up_to_the_end(open_shop: Any) -> None:
