@@ -58,11 +58,11 @@ class Given:
 
     def load_app(self) -> App:
         """The app of TARGET. Raises TargetError and HandlerError."""
-        from .. import target
+        from ..target import load
 
         if self.target is None:
             raise UsageError("TARGET is missing: say which app, as package.module:app")
-        return target.load(
+        return load(
             self.target,
             factory=self.factory,
             app_dir=self.app_dir,
