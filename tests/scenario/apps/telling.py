@@ -1,4 +1,7 @@
-"""Handlers tell what they saw: one line of JSON a call, bytes in base64."""
+"""Handlers tell what they saw: one line of JSON a call, bytes in base64.
+
+Of a large value the first bytes are told, and its size.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def tell(handler: str, message: Message[Any]) -> None:
     line = {
         "handler": handler,
         "at": time.time(),
-        "raw": text(message.raw),
+        "raw": text(None if message.raw is None else message.raw[:100]),
+        "size": None if message.raw is None else len(message.raw),
         "key": text(message.key),
         "headers": [
             [name, text(value)]
