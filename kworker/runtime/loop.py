@@ -112,7 +112,7 @@ class Loop:
         records = self.poll()
         self.dispatch(self.intake.admit(self.mine(records)))
         self.timers.run()
-        self.hear(self.news())
+        self.hear(self.news(self.timers.patience(BUSY)))
         self.delivery.record()
         self.start()
         if self._beat.due():
@@ -223,14 +223,14 @@ class Loop:
 
     # --- out -----------------------------------------------------------------------------
 
-    def news(self, patience: float = BUSY) -> list[Performed | Answered]:
+    def news(self, patience: float) -> list[Performed | Answered]:
         """What handlers and Kafka have answered; waits a moment when only they can go on."""
         news: list[Performed | Answered] = []
         if self.inbox.empty():
             if not self.busy:
                 return news
             try:
-                news.append(self.inbox.get(timeout=self.timers.patience(patience)))
+                news.append(self.inbox.get(timeout=patience))
             except Empty:
                 return news
         for _ in range(self.inbox.qsize()):
@@ -460,9 +460,8 @@ class Loop:
     def _drain(self, deadline: Deadline, wanted: Callable[[], bool]) -> None:
         """Go on hearing and recording, without polling, until nothing is wanted any more."""
         while True:
-            self.hear(self.news(patience=0.02))
+            self.hear(self.news(min(0.02, deadline.remaining)))
             self.delivery.record(patience=min(0.05, deadline.remaining))
-            self.timers.run()
             self.start()
             if deadline.passed or not wanted():
                 return
@@ -518,7 +517,7 @@ class Loop:
         self.lanes.drop(lambda work: True)
         while (self.runs or self.delivery.pending) and not deadline.passed:
             self.consumer.poll(BATCH, 0.0)
-            self.hear(self.news())
+            self.hear(self.news(BUSY))
             self.timers.run()
             self.delivery.record()
             if self._beat.due():
