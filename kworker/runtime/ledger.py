@@ -46,7 +46,7 @@ class Ledger:
         self._closed: set[int] = set()
         self._epochs: deque[tuple[int, int | None]] = deque([(start, None)])
 
-    def open(self, offset: int, parts: int = 1, size: int = 0, epoch: int | None = None) -> None:
+    def open(self, offset: int, parts: int, size: int, epoch: int | None) -> None:
         """Enter an offset that is finished when `parts` parts of it are closed."""
         self._next = offset + 1
         if epoch is not None and epoch != self._epochs[-1][1]:
@@ -55,7 +55,7 @@ class Ledger:
         self._left[offset] = parts
         self.size += size
 
-    def close(self, offset: int, size: int = 0) -> None:
+    def close(self, offset: int, size: int) -> None:
         """Finish one part of an offset that was opened with that size."""
         left = self._left.pop(offset) - 1
         if left:

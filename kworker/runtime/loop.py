@@ -281,11 +281,16 @@ class Loop:
                 )
 
     def _duplicate(self, work: Work) -> None:
-        work.ledger.close(work.record.offset)
+        record = work.record
+        work.ledger.close(record.offset, record.size)
         self.skipped += 1
-        self.tell(
-            "message_skipped", message=work.message(), handler=work.scope.fact, reason="duplicate"
-        )
+        if self.tell.wants("message_skipped"):
+            self.tell(
+                "message_skipped",
+                message=work.message(),
+                handler=work.scope.fact,
+                reason="duplicate",
+            )
 
     # --- bounds --------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
     offset = -1
     for gap in gaps:
         offset += gap
-        ledger.open(offset, parts, size=3)
+        ledger.open(offset, parts, 3, None)
         unfinished[offset] = parts
 
     while unfinished:
@@ -41,23 +41,23 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
 
 def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:
     ledger = Ledger(HERE, 0)
-    ledger.open(0, 1)
+    ledger.open(0, 1, 3, None)
 
     ledger.reach(4)
 
     assert ledger.safe == 0
-    ledger.close(0)
+    ledger.close(0, 3)
     assert ledger.safe == 4
 
 
 def test_the_point_carries_the_leader_epoch_of_the_record_before_it() -> None:
     ledger = Ledger(HERE, 0)
     for offset, epoch in ((0, 3), (1, 3), (2, 4), (3, 4)):
-        ledger.open(offset, 1, epoch=epoch)
+        ledger.open(offset, 1, 3, epoch)
 
     epochs = []
     for offset in range(4):
-        ledger.close(offset)
+        ledger.close(offset, 3)
         epochs.append((ledger.point().offset, ledger.point().leader_epoch))
 
     assert epochs == [(1, 3), (2, 3), (3, 4), (4, 4)]
