@@ -28,9 +28,9 @@ def read(
 ) -> Iterator[Record]:
     """The records of each partition from its start up to, not including, its end.
 
-    Ends by positions, not by records: what lies before an end may be markers of
-    transactions or records that were aborted, which nobody is given. Raises TopicsMissing,
-    and KafkaUnavailable when nothing moves for `patience` seconds.
+    What lies before an end may be markers of transactions or records that were aborted,
+    which nobody is given; that they were passed is told by the client's end-of-partition.
+    Raises TopicsMissing, and KafkaUnavailable when nothing moves for `patience` seconds.
     """
     open_ends = {part: end for part, end in ends.items() if part in starts and starts[part] < end}
     if not open_ends:
@@ -52,9 +52,10 @@ def read(
                     yield record
             if messages:
                 moved = time.monotonic()
-            for partition in _done(client, voice, open_ends, reached):
-                del open_ends[partition]
-                client.incremental_unassign([TopicPartition(partition.topic, partition.index)])
+            for partition, position in reached.items():
+                if position >= open_ends.get(partition, position + 1):
+                    del open_ends[partition]
+                    client.incremental_unassign([TopicPartition(partition.topic, partition.index)])
             if open_ends and time.monotonic() - moved > patience:
                 raise _stuck(voice, open_ends, patience)
     finally:
@@ -91,21 +92,6 @@ def _raise(trouble: Trouble) -> None:
 def _about_groups(trouble: Trouble) -> bool:
     # A reader is in no group, so it needs no right to one.
     return trouble.partition is None and "Group" in trouble.text
-
-
-def _done(
-    client: Any, voice: Voice, open_ends: Mapping[Partition, int], reached: Mapping[Partition, int]
-) -> list[Partition]:
-    try:
-        places = client.position([TopicPartition(part.topic, part.index) for part in open_ends])
-    except KafkaException as error:
-        raise voice.translated(error, "tell positions") from error
-    return [
-        part
-        for place in places
-        if max(place.offset, reached.get(part := Partition(place.topic, place.partition), 0))
-        >= open_ends[part]
-    ]
 
 
 def _stuck(voice: Voice, open_ends: Mapping[Partition, int], patience: float) -> KafkaUnavailable:

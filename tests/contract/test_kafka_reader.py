@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import confluent_kafka
 import pytest
 
@@ -79,6 +81,23 @@ def test_an_open_transaction_at_the_end_is_told_and_not_skipped(cluster, topic, 
     with pytest.raises(KafkaUnavailable, match="open transaction"):
         read_all(cluster, all_of(orders, 1), patience=1.0)
     transactions.abort_transaction(20)
+
+
+def test_a_transaction_that_ends_meanwhile_lets_the_reading_end(cluster, topic, transactions):
+    orders = topic("orders", partitions=1)
+    where = Partition(orders, 0)
+    transactions.begin_transaction()
+    transactions.produce(orders, b"undecided", partition=0)
+    transactions.flush(10)
+    (_, end) = cluster.ends([where], 10.0)[where]
+    undecided = threading.Timer(1.0, transactions.abort_transaction, [20])
+    undecided.start()
+
+    records = list(cluster.read({where: 0}, {where: end}, patience=15.0))
+
+    undecided.join()
+    assert end == 1
+    assert records == []
 
 
 def test_a_topic_that_is_not_there_is_told(cluster):
