@@ -124,6 +124,8 @@ class Worker:
 
     def _await_end(self) -> None:
         """Give the loop its time, and no more: a hanging broker must not hang the exit."""
+        if self._loop is None:
+            _leave(0)  # nothing was taken yet, so there is nothing to finish
         if self._over.wait(self._values["shutdown_timeout"] + LEAVE):
             return
         log.error("not finished within the shutdown timeout; what was in flight comes again")
@@ -153,9 +155,9 @@ class Worker:
             producer=configuration.kafka_producer,
             client_id=f"kworker-{self._app.name}-{socket.gethostname()}-{os.getpid()}",
         )
-        admin = connection.admin()
+        admin = connection.admin(values["connect_timeout"])
         try:
-            cluster = self._reach(admin.cluster_id)
+            cluster = admin.cluster_id()
             self._ensure_topics(register, names, admin)
             served = self._served(register, names, admin.topics())
             topic_ids = {
@@ -191,17 +193,6 @@ class Worker:
         finally:
             producer.close(timeout=1.0)
             store.close()
-
-    def _reach(self, ask: Callable[[], str]) -> str:
-        """The cluster's id, asked until `connect_timeout` has passed."""
-        timeout = self._values["connect_timeout"]
-        until = self._clock.monotonic() + timeout
-        while True:
-            try:
-                return ask()
-            except KafkaUnavailable:
-                if self._clock.monotonic() >= until or self._stop.wait(0.2):
-                    raise
 
     def _ensure_topics(self, register: Register, names: topics.GroupTopics, admin: Admin) -> None:
         plan = topics.ensure(
