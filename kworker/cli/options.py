@@ -95,6 +95,9 @@ class Given:
             origins = {**configuration.origins, "bootstrap_servers": str(devbroker.FILE)}
             configuration = dataclasses.replace(configuration, origins=origins)
         log.configure(configuration.values["log_format"], self.level)
+        if self.level == logging.WARNING:
+            # What the client mutters on the way is in our error when there is one.
+            logging.getLogger("kworker.librdkafka").setLevel(logging.ERROR)
         for warning in configuration.warnings:
             logging.getLogger("kworker").warning(warning)
         return configuration

@@ -17,7 +17,8 @@ def data(text: str) -> None:
 
 def document(schema: str, **content: Any) -> None:
     """The JSON document of a command, on stdout: `schema` as in "dlq.list", then `content`."""
-    click.echo(json.dumps({"schema": f"kworker.{schema}/1", **content}, ensure_ascii=False))
+    # ASCII: what a message holds may be read by a terminal.
+    click.echo(json.dumps({"schema": f"kworker.{schema}/1", **content}))
 
 
 def note(text: str) -> None:
