@@ -429,6 +429,32 @@ def test_without_a_broker_the_worker_says_where_it_looked(stage: Stage) -> None:
     assert time.monotonic() - asked < 15
 
 
+def test_a_worker_told_to_stop_while_it_looks_for_kafka_ends_at_once(stage: Stage) -> None:
+    worker = stage.start("large:app", "-b", "127.0.0.1:1", "--connect-timeout", "60s")
+    worker.wait_for("127.0.0.1:1", 20)
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(5) == 0
+
+
+def test_a_topic_made_anew_does_not_count_as_seen(stage: Stage) -> None:
+    source = stage.env["TOPIC"]
+    for _ in range(3):
+        stage.send(source, b"good")
+    assert stage.run("large:app", "--drain").code == 0
+
+    stage.admin().delete_topics([source])[source].result(10)
+    until(lambda: source not in stage.topics(), 10, "the topic is gone")
+    stage.create_topic(source, partitions=1)
+    for _ in range(5):
+        stage.send(source, b"good")
+    assert stage.run("large:app", "--drain").code == 0
+
+    assert [call["place"][2] for call in stage.told()] == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert len({call["id"] for call in stage.told()}) == 8
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
