@@ -162,6 +162,16 @@ class Producer(Protocol):
         (or at once, for what is refused before it is queued); it must be quick and not raise.
         Blocks while the client's queue is full, for as long as Kafka takes nothing."""
 
+    def offer(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        answered: Callable[[Receipt | Refusal], None],
+    ) -> bool:
+        """`send`, but where that would block: False, and the message was not taken."""
+
     def flush(self, timeout: float) -> int:
         """Wait until all is answered; how many are not after `timeout` seconds."""
 

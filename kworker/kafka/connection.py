@@ -79,8 +79,16 @@ class Kafka:
         # Through a consumer: the admin call for it has ended the process now and then.
         properties = self._config.consumer(group) | self._voice.hearing()
         client = made(confluent_kafka.Consumer, properties, self._config)
+        wanted = list(partitions)
         try:
-            return committed(client, self._voice, list(partitions), timeout)
+            found = committed(client, self._voice, wanted, timeout)
+            if len(found) < len(wanted):
+                # A refusal comes as a message only; the question itself just takes too long.
+                told = client.poll(0)
+                if told is not None and told.error() is not None:
+                    refused = confluent_kafka.KafkaException(told.error())
+                    raise self._voice.translated(refused, "tell the group's offsets") from refused
+            return found
         finally:
             client.close()
 

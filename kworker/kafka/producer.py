@@ -150,6 +150,23 @@ class ReliableProducer:
             wait = min(0.05, wait * 2)
         self._answer(sending, Refusal("unavailable", "the producer is closed", False))
 
+    def offer(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        answered: Callable[[Receipt | Refusal], None],
+    ) -> bool:
+        """`send`, but where that would block: False, and the message was not taken."""
+        self._check_process()
+        sending = _Sending(topic, key, value, headers, -1, 0, answered)
+        self._open[id(sending)] = sending
+        if not self._stopping and self._produce(sending):
+            return True
+        # Not there any more: answered meanwhile, because its client came to an end.
+        return self._open.pop(id(sending), None) is None
+
     def flush(self, timeout: float) -> int:
         """Wait until all is answered; how many are not after `timeout` seconds."""
         self._check_process()
