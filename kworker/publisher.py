@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ PUBLISH_WAIT = 5.0  # seconds
 # The client answers within its delivery timeout, which it looks at once a second. Whatever
 # is silent for this much longer is not going to answer.
 _GRACE = 5.0  # seconds
+
+_Answered = Callable[[api.Receipt | api.Refusal], None]
 
 _NOT_OPEN = "this publisher is not open: publish inside `with app.publisher() as publisher:`"
 _CLOSED = "this publisher is closed: publish inside its `with`, or take another one"
@@ -215,7 +218,7 @@ class Publisher:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(resolve, given)
 
-        await self._line().send_soon(loop, letter, answered)
+        await self._line().send_soon(letter, answered)
         try:
             async with asyncio.timeout(self._wait + _GRACE):
                 given = await answer
@@ -272,19 +275,29 @@ class _Line:
 
     def __init__(self, producer: api.Producer) -> None:
         self._producer = producer
-        # Sending blocks while the client's queue is full. One thread keeps the order.
+        # Waits where an event loop must not, while the client's queue is full. One thread
+        # keeps the order.
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="kworker-publisher")
+        self._with_clerk = 0
+        self._counting = threading.Lock()
 
-    def send(self, letter: _Letter, answered: Callable[[api.Receipt | api.Refusal], None]) -> None:
+    def send(self, letter: _Letter, answered: _Answered) -> None:
         self._producer.send(letter.topic, letter.key, letter.value, letter.headers, answered)
 
-    async def send_soon(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        letter: _Letter,
-        answered: Callable[[api.Receipt | api.Refusal], None],
-    ) -> None:
-        await loop.run_in_executor(self._clerk, self.send, letter, answered)
+    async def send_soon(self, letter: _Letter, answered: _Answered) -> None:
+        if self._with_clerk == 0 and self._producer.offer(
+            letter.topic, letter.key, letter.value, letter.headers, answered
+        ):
+            return
+        with self._counting:
+            self._with_clerk += 1
+        left = self._clerk.submit(self.send, letter, answered)
+        left.add_done_callback(self._clerk_is_done)
+        await asyncio.wrap_future(left)
+
+    def _clerk_is_done(self, _: Future[None]) -> None:
+        with self._counting:
+            self._with_clerk -= 1
 
     def close(self, timeout: float) -> None:
         self._clerk.shutdown(wait=True)

@@ -24,6 +24,13 @@ def opened(servers: str, publish_wait: float = 5.0) -> publisher.Publisher:
     return publisher.open(servers, common={}, producer={}, publish_wait=publish_wait)
 
 
+def nobody() -> str:
+    """An address at which nothing listens."""
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{unused.getsockname()[1]}"
+
+
 @contextmanager
 def took_at_most(seconds: float) -> Iterator[None]:
     begun = time.monotonic()
@@ -113,9 +120,7 @@ def test_a_message_too_large_is_rejected_and_its_neighbours_are_written(kafka, t
 
 
 def test_where_no_broker_is_publishing_ends_after_publish_wait():
-    with closing(socket.socket()) as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    address = nobody()
 
     with (
         opened(address, publish_wait=1.0) as sender,
@@ -173,6 +178,32 @@ def test_a_thousand_awaited_at_once_are_written_and_the_loop_goes_on_turning(kaf
 
     assert [one.offset for one in receipts] == list(range(1000))
     assert max(pauses) < 2.0
+
+
+def test_a_full_queue_holds_callers_up_and_not_the_event_loop():
+    pauses: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            pauses.append(time.monotonic() - before)
+
+    async def scene() -> list[object]:
+        narrow = publisher.open(
+            nobody(), common={}, producer={"queue.buffering.max.messages": "1"}, publish_wait=1.0
+        )
+        ticking = asyncio.create_task(tick())
+        async with narrow as sender:
+            sent = (sender.publish_async("orders", number) for number in range(3))
+            answers = await asyncio.gather(*sent, return_exceptions=True)
+        ticking.cancel()
+        return answers
+
+    answers = asyncio.run(scene())
+
+    assert [type(one) for one in answers] == [KafkaUnavailable] * 3
+    assert max(pauses) < 0.7
 
 
 def test_leaving_waits_for_what_is_under_way(kafka, topic):

@@ -62,6 +62,19 @@ class Scripted:
         answer = {"away": AWAY, "huge": TOO_LARGE}.get(topic) or api.Receipt(topic, 3, offset, 1.5)
         threading.Thread(target=answered, args=(answer,)).start()
 
+    def offer(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        answered: Answer,
+    ) -> bool:
+        if value == b"slow" or not self.gate.is_set():
+            return False
+        self.send(topic, key, value, headers, answered)
+        return True
+
     def flush(self, timeout: float) -> int:
         return 0
 
