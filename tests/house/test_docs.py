@@ -240,6 +240,18 @@ def test_every_disposition_that_is_written_is_on_the_headers_page():
     assert all(f"`{word}`" in page for word in written), written
 
 
+def test_the_map_of_the_house_has_every_room_and_no_other():
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    shown = page[page.index("```\nkworker/") : page.index("plugins/  ")]
+    mapped = set(re.findall(r"\b(\w+)(?:\.py|/)", shown)) - {"kworker"}
+    package = ROOT / "kworker"
+    rooms = {one.stem for one in package.iterdir() if one.suffix == ".py" or one.is_dir()}
+    inner = {one.stem for one in (package / "runtime").iterdir()}
+
+    assert (rooms | inner) - mapped <= {"__pycache__", "__main__", "py"}
+    assert mapped <= {one.stem for one in package.rglob("*")}
+
+
 def test_the_changelog_begins_with_the_version_of_the_package():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
