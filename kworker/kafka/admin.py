@@ -12,7 +12,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 
 from ..errors import KafkaUnavailable, TopicsMissing
 from ..message import Partition
-from .api import NewTopic, TopicInfo
+from .api import Member, NewTopic, TopicInfo
 from .voice import Voice, clean
 
 # Its classes are not exported in a way that type checkers accept.
@@ -128,6 +128,19 @@ class ClusterAdmin:
             time.sleep(0.1)
         self._wait_for([name for name, answer in answers.items() if answer is None])
         return answers
+
+    def members(self, group: str) -> list[Member]:
+        """Who is in the group now; nobody where there is no such group, or where the broker
+        does not offer to tell. Raises KafkaUnavailable."""
+        if _mock(self._metadata("describe the group")):
+            return []
+
+        def ask(patience: float) -> list[Member]:
+            answer = self._client.describe_consumer_groups([group], request_timeout=patience)
+            found = answer[group].result(patience + 5)
+            return [Member(one.client_id, one.host.lstrip("/")) for one in found.members]
+
+        return self._patiently(ask, "describe the group", self._timeout, _REQUEST)
 
     def close(self) -> None:
         """Nothing more is asked; the client itself belongs to the connection."""

@@ -201,6 +201,14 @@ class NewTopic:
     configs: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a group as its coordinator knows it."""
+
+    client_id: str
+    host: str
+
+
 class Admin(Protocol):
     """Topics and cluster. May be called from any thread; every call may block for `timeout`."""
 
@@ -216,5 +224,9 @@ class Admin(Protocol):
     def create(self, topics: Iterable[NewTopic]) -> dict[str, str | None]:
         """Create topics; per name None for success (one that exists is success), else why
         not. Waits until they can be used."""
+
+    def members(self, group: str) -> list[Member]:
+        """Who is in the group now; nobody where there is no such group, or where the broker
+        does not offer to tell. Raises KafkaUnavailable."""
 
     def close(self) -> None: ...

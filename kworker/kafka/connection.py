@@ -64,6 +64,31 @@ class Kafka:
         }
         return reader.read(self._config, self._voice, known, ends, patience)
 
+    def follow(self, starts: Mapping[Partition, int]) -> Iterator[Record | None]:
+        """Committed records of each partition from its start on, for ever; None whenever
+        nothing came for a moment. Belongs to no group and commits nothing.
+
+        Raises TopicsMissing, and KafkaUnavailable when reading is refused.
+        """
+        return reader.follow(self._config, self._voice, starts)
+
+    def firsts(
+        self, starts: Mapping[Partition, int], *, patience: float = 10.0
+    ) -> dict[Partition, Record]:
+        """The first committed record at or after each start. A partition is absent that has
+        none now, or did not give it within `patience` seconds.
+
+        Raises TopicsMissing, and KafkaUnavailable when reading is refused.
+        """
+        return reader.firsts(self._config, self._voice, starts, patience)
+
+    def at(
+        self, partitions: Iterable[Partition], timestamp: float, timeout: float = 30.0
+    ) -> dict[Partition, int]:
+        """The first offset at or after that time (seconds since the epoch), else the end.
+        Raises KafkaUnavailable, and TopicsMissing for a topic that is not there."""
+        return self._cluster().at(partitions, timestamp, timeout)
+
     def ends(
         self, partitions: Iterable[Partition], timeout: float = 30.0
     ) -> dict[Partition, tuple[int, int]]:

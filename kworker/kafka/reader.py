@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import confluent_kafka
@@ -35,16 +36,10 @@ def read(
     open_ends = {part: end for part, end in ends.items() if part in starts and starts[part] < end}
     if not open_ends:
         return
-    properties = config.reader() | voice.hearing()
-    client = made(confluent_kafka.Consumer, properties, config)
-    try:
-        client.assign([TopicPartition(part.topic, part.index, starts[part]) for part in open_ends])
+    with _assigned(config, voice, {part: starts[part] for part in open_ends}) as client:
         moved = time.monotonic()
         while open_ends:
-            try:
-                messages = client.consume(_BATCH, 0.1)
-            except KafkaException as error:
-                raise voice.translated(error, "read") from error
+            messages = _taken(client, voice)
             records, reached = _sorted(messages)
             for record in records:
                 end = open_ends.get(Partition(record.topic, record.partition))
@@ -58,8 +53,57 @@ def read(
                     client.incremental_unassign([TopicPartition(partition.topic, partition.index)])
             if open_ends and time.monotonic() - moved > patience:
                 raise _stuck(voice, open_ends, patience)
+
+
+def follow(
+    config: Config, voice: Voice, starts: Mapping[Partition, int]
+) -> Iterator[Record | None]:
+    """The records of each partition from its start on, for ever; None when nothing came."""
+    with _assigned(config, voice, starts) as client:
+        while True:
+            records, _ = _sorted(_taken(client, voice))
+            if records:
+                yield from records
+            else:
+                yield None
+
+
+def firsts(
+    config: Config, voice: Voice, starts: Mapping[Partition, int], patience: float
+) -> dict[Partition, Record]:
+    """The first record at or after each start, where there is one to be had now."""
+    found: dict[Partition, Record] = {}
+    left = set(starts)
+    until = time.monotonic() + patience
+    with _assigned(config, voice, starts) as client:
+        while left and time.monotonic() < until:
+            records, reached = _sorted(_taken(client, voice))
+            for record in records:
+                found.setdefault(Partition(record.topic, record.partition), record)
+            # Reached are those that gave a record, and those that have none to give.
+            client.incremental_unassign(
+                [TopicPartition(one.topic, one.index) for one in left & reached.keys()]
+            )
+            left -= reached.keys()
+    return found
+
+
+@contextmanager
+def _assigned(config: Config, voice: Voice, starts: Mapping[Partition, int]) -> Iterator[Any]:
+    client = made(confluent_kafka.Consumer, config.reader() | voice.hearing(), config)
+    try:
+        client.assign([TopicPartition(one.topic, one.index, at) for one, at in starts.items()])
+        yield client
     finally:
         client.close()
+
+
+def _taken(client: Any, voice: Voice) -> list[Any]:
+    try:
+        messages: list[Any] = client.consume(_BATCH, 0.1)
+    except KafkaException as error:
+        raise voice.translated(error, "read") from error
+    return messages
 
 
 def _sorted(messages: list[Any]) -> tuple[list[Record], dict[Partition, int]]:

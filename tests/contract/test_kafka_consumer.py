@@ -407,3 +407,27 @@ def write_with_header_name(servers: str, topic: str, name: bytes, value: bytes) 
         check=True,
         timeout=30,
     )
+
+
+def test_the_members_of_a_group_are_told_and_nobody_else_may_move_it_meanwhile(
+    cluster, group, join, topic
+):
+    orders = topic("orders", partitions=1)
+    where = Partition(orders, 0)
+    nobody = cluster.admin().members(group)
+    stranger = cluster.consumer(group)
+    free = stranger.commit_now({where: Committed(0)})
+    member = join(orders)
+    member.until(lambda: bool(member.told))
+
+    [found] = cluster.admin().members(group)
+    refused = stranger.commit_now({where: Committed(5)})
+
+    stranger.close()
+    assert nobody == []
+    assert free.stored == {where: 0}
+    assert found.client_id == "kworker"
+    assert found.host
+    assert (refused.stored, list(refused.refused)) == ({}, [where])
+    assert refused.expected
+    assert cluster.committed(group, [where]) == {where: Committed(0)}

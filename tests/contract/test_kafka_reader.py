@@ -117,3 +117,52 @@ def test_reading_may_be_left_off(cluster, topic, send):
     records.close()
 
     assert first.offset == 0
+
+
+def test_the_first_record_of_each_partition_is_found_behind_gaps_and_markers(
+    cluster, topic, send, transactions
+):
+    orders = topic("orders", partitions=4)
+    transactions.begin_transaction()
+    transactions.produce(orders, b"aborted", partition=0)
+    transactions.flush(10)
+    transactions.abort_transaction(20)
+    behind, _, _ = (send(orders, partition=index) for index in (0, 1, 1))
+    transactions.begin_transaction()
+    transactions.produce(orders, b"undecided", partition=2)
+    transactions.flush(10)
+
+    firsts = cluster.firsts({part: int(part.index == 1) for part in all_of(orders, 4)})
+
+    transactions.abort_transaction(20)
+    assert {part.index: record.offset for part, record in firsts.items()} == {
+        0: behind.offset,
+        1: 1,
+    }
+
+
+def test_following_gives_what_is_there_and_what_comes_and_says_when_nothing_does(
+    cluster, topic, send
+):
+    orders = topic("orders", partitions=1)
+    send(orders)
+    send(orders)
+
+    records = cluster.follow({Partition(orders, 0): 1})
+    first = next(one for one in records if one is not None)
+    quiet = next(one for one in records if one is None)
+    send(orders)
+    second = next(one for one in records if one is not None)
+    records.close()
+
+    assert (first.offset, quiet, second.offset) == (1, None, 2)
+
+
+def test_the_offset_at_a_time_is_that_of_the_next_record_or_the_end(cluster, topic, send):
+    orders = topic("orders", partitions=2)
+    for index in range(3):
+        send(orders, partition=0, timestamp=1_700_000_000.0 + index)
+
+    found = [cluster.at(all_of(orders, 2), 1_700_000_000.5 + later, 10.0) for later in (0, 9)]
+
+    assert [sorted(one.values()) for one in found] == [[0, 1], [0, 3]]
