@@ -96,6 +96,10 @@ class Settings(TypedDict, total=False):
     concurrency: Annotated[
         int, Setting(1, "Handlers that run at once in a process; 1 runs in order.", "-c", minimum=1)
     ]
+    workers: Annotated[
+        int,
+        Setting(1, "Processes; more than 1 get a parent that restarts the dead.", "-w", minimum=1),
+    ]
     start_from: Annotated[
         Literal["earliest", "latest"], Setting("earliest", "Where a group without offsets begins.")
     ]

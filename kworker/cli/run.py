@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import settings
+from ..observe import log
+from ..runtime import supervisor
 from . import devbroker, options, output
 
 if TYPE_CHECKING:
@@ -24,30 +27,59 @@ if TYPE_CHECKING:
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option("--drain", is_flag=True, help="Handle what is there now, retries included; then end.")
 @click.option("--under-dev", hidden=True)  # the child of `kworker dev`: on which broker
-def command(given: options.Given, drain: bool, under_dev: str | None) -> None:
+# A worker of `--workers`: which one, and the process id of its parent.
+@click.option("--supervised", nargs=2, type=int, hidden=True)
+def command(
+    given: options.Given, drain: bool, under_dev: str | None, supervised: tuple[int, int] | None
+) -> None:
     """Run the handlers of TARGET (package.module:app, or package.module).
 
     \b
     kworker run shop.orders:app
-    kworker run shop.orders:app -b localhost:9092 --concurrency 32
+    kworker run shop.orders:app -b localhost:9092 --concurrency 32 --workers 2
     kworker run shop.orders:app --drain
 
     TERM or Ctrl-C stops taking messages, finishes what runs, commits and leaves; a second
     Ctrl-C ends at once. Exit codes: 0 stopped, 1 crashed or forced, 2 usage, 3 app, setting
     or topic, 4 Kafka unreachable, 5 local store, 6 cannot go on safely.
     """
+    if supervised is not None:
+        supervisor.die_with(supervised[1])
     app, configuration = given.load()
+    if supervised is not None:
+        log.mark(worker=supervised[0], pid=os.getpid())
     if under_dev is not None:
-        _end_with_parent()
         if under_dev == "mock":
             configuration = _joining_quickly(configuration)
-        _make_topics(app, configuration)
+        if supervised is None:
+            _end_with_parent()
+            _make_topics(app, configuration)
+    values = configuration.values
+    if supervised is None and values["workers"] > 1:
+        code = supervisor.run(
+            _workers_command(given, drain, under_dev),
+            values["workers"],
+            shutdown_timeout=values["shutdown_timeout"],
+            connect_timeout=values["connect_timeout"],
+            drain=drain,
+        )
+        click.get_current_context().exit(code)
     if under_dev is not None or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
         configuration = _with_store_of_dev(app, configuration)
 
     from ..runtime import worker
 
     click.get_current_context().exit(worker.run(app, configuration, drain=drain))
+
+
+def _workers_command(
+    given: options.Given, drain: bool, under_dev: str | None
+) -> supervisor.Command:
+    """How each worker of `--workers` is started: with what was typed."""
+    typed = [sys.executable, "-m", "kworker", "run", *given.arguments()]
+    typed += ["--drain"] * drain
+    typed += [] if under_dev is None else ["--under-dev", under_dev]
+    return lambda number: [*typed, "--supervised", str(number), str(os.getpid())]
 
 
 def _with_store_of_dev(app: App, configuration: settings.Configuration) -> settings.Configuration:

@@ -46,6 +46,22 @@ def configure(
         _replace(everyone, handler)
 
 
+def mark(**fields: object) -> None:
+    """Put these fields on every line from now on, for whoever writes to one stream with others.
+
+    To be called after `configure`, which forgets it.
+    """
+
+    def add(record: logging.LogRecord) -> bool:
+        vars(record).update(fields)
+        return True
+
+    for logger in (logging.getLogger(ROOT), logging.getLogger()):
+        for handler in logger.handlers:
+            if isinstance(handler, _Handler):
+                handler.addFilter(add)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, every extra field, and error."""
 
