@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -11,6 +13,8 @@ import tenacity
 from . import durations
 from .errors import HandlerError, Undecodable
 from .outcome import Decision, GiveUp, Reject, RetryLater, SendOn, TryAgain
+
+log = logging.getLogger("kworker.runtime")
 
 Wait = Callable[[tenacity.RetryCallState], float]
 
@@ -62,13 +66,23 @@ class Retry:
         return self.attempts + len(self.delays)
 
     def pause_before(self, attempt: int, error: BaseException) -> float:
-        """Seconds between the failure `error` and the call number `attempt` in the process."""
+        """Seconds between the failure `error` and the call number `attempt` in the process.
+
+        A wait that raises, or gives no number of seconds, is logged, and the default holds.
+        """
         state = tenacity.RetryCallState(_NO_RETRYING, None, (), {})
         state.attempt_number = attempt - 1
         outcome: Future[Any] = tenacity.Future(attempt - 1)
         outcome.set_exception(error)
         state.outcome = outcome  # type: ignore[assignment]
-        return max(0.0, float(self.wait(state)))
+        try:
+            pause = float(self.wait(state))
+            if math.isfinite(pause):
+                return max(0.0, pause)
+            log.error("%r gave %r to wait; the default wait holds", self.wait, pause)
+        except Exception:
+            log.exception("%r failed; the default wait holds", self.wait)
+        return DEFAULT_WAIT(state)
 
     def __repr__(self) -> str:
         delays = [durations.canonical(delay) for delay in self.delays]

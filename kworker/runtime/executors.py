@@ -14,6 +14,7 @@ from ..context import Context
 from ..handlers import Handler
 from ..outcome import Done, Dropped, Failed, Outcome, Skip, Skipped
 from .lanes import Run
+from .settle import words
 from .work import Work
 
 HELD = 0.002  # seconds that a result may be held back so that others travel with it
@@ -77,7 +78,7 @@ def done(context: Context | None) -> Done:
 def failure(error: BaseException) -> Outcome:
     """What an exception out of a handler stands for."""
     if isinstance(error, Skip):
-        return Skipped(str(error) or "skipped by its handler")
+        return Skipped(words(error) or "skipped by its handler")
     return Failed(error)
 
 

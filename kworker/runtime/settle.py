@@ -76,7 +76,7 @@ def copy_for(
         names.ORIGINAL_GROUP: topics.group,
         names.FIRST_FAILED_AT: iso(now if work.first_failed_at is None else work.first_failed_at),
         names.ERROR_TYPE: type_name(error),
-        names.ERROR_MESSAGE: str(error)[:MESSAGE_LIMIT],
+        names.ERROR_MESSAGE: words(error)[:MESSAGE_LIMIT],
         names.ERROR_FINGERPRINT: fingerprint(work.scope.name, error),
         names.REPLAY_COUNT: str(work.replay),
     }
@@ -95,6 +95,14 @@ def copy_for(
 def iso(when: float) -> str:
     """Epoch seconds as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+
+
+def words(error: BaseException) -> str:
+    """What an error says; its `__str__` is the user's and may fail as well."""
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001 - see above
+        return f"(its text cannot be read: {type(another).__name__})"
 
 
 def type_name(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from ...errors import PublishRejected
 from ...kafka.api import Receipt, Refusal
+from ...message import Partition
 from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, SendOn, Skipped, TryAgain
 from ...plugins import Tell
 from ...ranges import Ranges
@@ -32,7 +33,19 @@ log = logging.getLogger("kworker.runtime")
 Send = Callable[[Shipment], None]
 
 RESEND = 1.0, 30.0  # seconds: first and longest pause before a refused copy is sent again
-OVERDUE = 10.0  # seconds without an answer after which a partition is told to be stuck
+OVERDUE = 10.0  # seconds between two looks for copies without an answer
+
+
+class _Sending:
+    """A copy until Kafka has acknowledged it."""
+
+    __slots__ = ("copy", "error", "shipment", "watched")
+
+    def __init__(self, copy: Copy, error: BaseException | None) -> None:
+        self.copy = copy
+        self.error = error  # None: it was decided before a crash
+        self.shipment: Shipment | None = None  # the last, once its decision is recorded
+        self.watched = False  # without an answer since the last look
 
 
 class AtLeastOnce:
@@ -59,8 +72,9 @@ class AtLeastOnce:
         self._settled: list[tuple[Work, Outcome]] = []
         self._retried: list[tuple[Work, float]] = []
         self._decided: list[tuple[Work, Copy]] = []
-        self._outputs: dict[Work, int] = {}  # how many are not acknowledged yet
-        self._copies: dict[Work, tuple[Copy, BaseException | None]] = {}
+        self._outputs: dict[Work, set[Shipment]] = {}  # not acknowledged yet
+        self._copies: dict[Work, _Sending] = {}
+        self._watching = False
         self.dead_lettered = 0
         self.retried = 0
 
@@ -80,9 +94,13 @@ class AtLeastOnce:
         if isinstance(outcome, Done):
             work.calls += 1
             if outcome.outputs:
-                self._outputs[work] = len(outcome.outputs)
-                for out in outcome.outputs:
-                    self._send(Shipment(work, out.topic, out.key, out.value, out.headers))
+                shipments = [
+                    Shipment(work, out.topic, out.key, out.value, out.headers)
+                    for out in outcome.outputs
+                ]
+                self._outputs[work] = set(shipments)
+                for shipment in shipments:
+                    self._send(shipment)
             else:
                 self._settled.append((work, outcome))
         elif isinstance(outcome, Skipped):
@@ -118,44 +136,57 @@ class AtLeastOnce:
     def _decide(self, work: Work, decision: SendOn | GiveUp, error: BaseException) -> None:
         copy = copy_for(work, decision, error, self._topics, self._wall())
         self._decided.append((work, copy))
-        self._copies[work] = (copy, error)
+        self._copies[work] = _Sending(copy, error)
         if isinstance(decision, SendOn):
             self._told_retry(work, error, decision.delay)
 
     def resume(self, work: Work, decided: str) -> None:
-        copy = Copy.decode(decided)
-        self._copies[work] = (copy, None)
-        self._ship(work, copy)
+        self._copies[work] = sending = _Sending(Copy.decode(decided), None)
+        self._ship(work, sending)
 
     # --- send ----------------------------------------------------------------------------
 
-    def _ship(self, work: Work, copy: Copy, tries: int = 0) -> None:
-        record = work.record
+    def _ship(self, work: Work, sending: _Sending, tries: int = 0) -> None:
+        record, copy = work.record, sending.copy
         value = None if copy.bare else record.value
         shipment = Shipment(work, copy.topic, record.key, value, copy.headers(work))
         shipment.tries = tries
+        sending.shipment = shipment
+        sending.watched = False
         self._send(shipment)
-        self._hands.later(OVERDUE, lambda: self._watch(work, copy))
+        if not self._watching:
+            self._watching = True
+            self._hands.later(OVERDUE, self._watch)
 
-    def _watch(self, work: Work, copy: Copy) -> None:
+    def _watch(self) -> None:
         """The client tries for long by itself; people want to know before it gives up."""
-        sent = self._copies.get(work)
-        if sent is None or sent[0] is not copy or not work.ours:
-            return
-        reason = f"{copy.topic} has not acknowledged the copy of {work.original} yet"
-        self._tell("partition_stuck", partition=work.ledger.partition, reason=reason)
-        self._hands.later(OVERDUE, lambda: self._watch(work, copy))
+        stuck: dict[Partition, str] = {}
+        for work, sending in self._copies.items():
+            if sending.watched and work.ours:
+                reason = (
+                    f"{sending.copy.topic} has not acknowledged the copy of {work.original} yet"
+                )
+                stuck.setdefault(work.ledger.partition, reason)
+            sending.watched = sending.shipment is not None
+        for partition, reason in stuck.items():
+            self._tell("partition_stuck", partition=partition, reason=reason)
+        self._watching = bool(self._copies)
+        if self._watching:
+            self._hands.later(OVERDUE, self._watch)
 
     def answered(self, shipment: Shipment, answer: Receipt | Refusal) -> None:
+        # An answer that nobody waits for belongs to a call that has failed meanwhile, or to a
+        # partition that has gone.
         work = shipment.work
-        if work in self._copies:
-            self._copy_answered(work, shipment, answer)
-        elif work in self._outputs:
+        sending = self._copies.get(work)
+        if sending is not None and sending.shipment is shipment:
+            self._copy_answered(work, sending, shipment, answer)
+        elif shipment in self._outputs.get(work, ()):
             self._output_answered(work, shipment, answer)
 
     def _output_answered(self, work: Work, shipment: Shipment, answer: Receipt | Refusal) -> None:
         if isinstance(answer, Receipt):
-            self._outputs[work] -= 1
+            self._outputs[work].remove(shipment)
             if not self._outputs[work]:
                 del self._outputs[work]
                 self._settled.append((work, Done()))
@@ -167,11 +198,13 @@ class AtLeastOnce:
             self._wait(shipment, answer, lambda: self._resend_output(work, shipment))
 
     def _resend_output(self, work: Work, shipment: Shipment) -> None:
-        if work in self._outputs and work.ours:
+        if shipment in self._outputs.get(work, ()) and work.ours:
             self._send(shipment)
 
-    def _copy_answered(self, work: Work, shipment: Shipment, answer: Receipt | Refusal) -> None:
-        copy, error = self._copies[work]
+    def _copy_answered(
+        self, work: Work, sending: _Sending, shipment: Shipment, answer: Receipt | Refusal
+    ) -> None:
+        copy, error = sending.copy, sending.error
         if isinstance(answer, Receipt):
             del self._copies[work]
             if copy.topic == self._topics.dlq:
@@ -185,16 +218,16 @@ class AtLeastOnce:
                 )
             else:
                 self.retried += 1
-            self._settled.append((work, Failed(error) if error else Done()))
+            self._settled.append((work, Dropped() if error is None else Failed(error)))
             return
         if answer.kind == "too_large":
             smaller = copy.smaller() or self._as_reference(work, copy)
             if smaller is not None:
-                self._copies[work] = (smaller, error)
-                self._ship(work, smaller)
+                sending.copy = smaller
+                self._ship(work, sending)
                 return
         tries = shipment.tries + 1
-        self._wait(shipment, answer, lambda: self._resend_copy(work, tries))
+        self._wait(shipment, answer, lambda: self._resend_copy(work, sending, tries))
 
     def _as_reference(self, work: Work, copy: Copy) -> Copy | None:
         """The coordinates alone, as a dead letter, where the user chose that."""
@@ -205,9 +238,9 @@ class AtLeastOnce:
         written.pop("kworker-not-before", None)
         return Copy(self._topics.dlq, tuple(written.items()), bare=True)
 
-    def _resend_copy(self, work: Work, tries: int) -> None:
-        if work in self._copies and work.ours:
-            self._ship(work, self._copies[work][0], tries)
+    def _resend_copy(self, work: Work, sending: _Sending, tries: int) -> None:
+        if self._copies.get(work) is sending and work.ours:
+            self._ship(work, sending, tries)
 
     def _wait(self, shipment: Shipment, refusal: Refusal, then: Callable[[], None]) -> None:
         """The partition waits, told, until Kafka takes it: nothing is lost or skipped."""
@@ -232,9 +265,9 @@ class AtLeastOnce:
         settled, self._settled = self._settled, []
         retried, self._retried = self._retried, []
         decided, self._decided = self._decided, []
-        for work, copy in decided:
+        for work, _ in decided:
             work.noted = True
-            self._ship(work, copy)
+            self._ship(work, self._copies[work])
         for work, delay in retried:
             work.noted = True
             self._hands.again(work, delay)
