@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .. import settings
+from ..errors import TopicsMissing
+from ..message import Partition
+from ..names import did_you_mean
 
 if TYPE_CHECKING:
     from ..app import App
@@ -30,6 +34,20 @@ def connect(configuration: settings.Configuration) -> Kafka:
         client_id="kworker-command",
     )
     found.admin(configuration.values["connect_timeout"]).cluster_id()
+    return found
+
+
+def partitions_of(kafka: Kafka, topics: Iterable[str]) -> list[Partition]:
+    """All partitions of these topics. Raises TopicsMissing for one that does not exist."""
+    known = kafka.admin().topics()
+    found = []
+    for topic in topics:
+        if topic not in known:
+            raise TopicsMissing(
+                f"topic {topic!r} does not exist at {kafka.bootstrap_servers}; check the name "
+                f"and -b{did_you_mean(topic, known)}"
+            )
+        found += [Partition(topic, index) for index in range(known[topic])]
     return found
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .. import durations
 from .. import headers as names
 from ..clock import SystemClock
 from ..errors import KworkerError, UsageError
 from ..observe.log import printable
-from . import cluster, options, output, tables
+from . import cluster, options, output, shown, tables
+from .positions import Moment
 
 if TYPE_CHECKING:
     from ..deadletter import DeadLetter
@@ -28,7 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FOUND = 10
 _SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
-_SHORT = 80  # characters of an error's message or of a key in a table
 
 
 @click.group()
@@ -75,23 +72,6 @@ class _Filter:
         )
 
 
-class _Moment(click.ParamType[float]):
-    """A point in time: ISO 8601 (UTC unless it says otherwise), or how long ago, as -2h."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, float):
-            return value
-        try:
-            if value.startswith("-"):
-                return SystemClock.wall() - durations.seconds(value[1:])
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time; write 2026-01-31T12:00:00Z, or -2h for two hours ago")
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 def _filtered(function: F) -> F:
     """The options that choose; the function gets `wanted`."""
 
@@ -107,8 +87,8 @@ def _filtered(function: F) -> F:
             click.option("--error", metavar="TEXT", help="With this in the error's type or text."),
             click.option("--fingerprint", metavar="HASH", help="Whose fingerprint begins so."),
             click.option("--key", metavar="KEY", help="Of messages with this key."),
-            click.option("--since", type=_Moment(), help="Given up at or after then (ISO, -2h)."),
-            click.option("--until", type=_Moment(), help="Given up before then (ISO, -2h)."),
+            click.option("--since", type=Moment(), help="Given up at or after then (ISO, -2h)."),
+            click.option("--until", type=Moment(), help="Given up before then (ISO, -2h)."),
             click.option(
                 "--limit", type=click.IntRange(min=1), metavar="N", help="The oldest N of them."
             ),
@@ -187,8 +167,8 @@ def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None
                     "error_type": one.error_type,
                     "handler": one.handler,
                     "count": one.count,
-                    "first": _iso(one.first),
-                    "last": _iso(one.last),
+                    "first": shown.iso(one.first),
+                    "last": shown.iso(one.last),
                 }
                 for one in groups
             ],
@@ -200,8 +180,8 @@ def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None
                 (
                     one.fingerprint or "-",
                     str(one.count),
-                    _time(one.first),
-                    _time(one.last),
+                    shown.time(one.first),
+                    shown.time(one.last),
                     one.handler or "-",
                     one.error_type or "-",
                 )
@@ -233,8 +213,8 @@ def show_command(given: options.Given, id: str, as_json: bool) -> None:
                 **_json(letter),
                 "state": letter.state,
                 "first_failed_at": known.get(names.FIRST_FAILED_AT),
-                "headers": [[name, _bytes(value)] for name, value in record.headers],
-                "value": _bytes(record.value),
+                "headers": [[name, shown.as_json(value)] for name, value in record.headers],
+                "value": shown.as_json(record.value),
                 "stacktrace": known.get(names.ERROR_STACKTRACE),
             },
         )
@@ -300,13 +280,13 @@ def _json(letter: DeadLetter) -> dict[str, Any]:
         "topic": letter.position.topic,
         "partition": letter.position.partition,
         "offset": letter.position.offset,
-        "key": _bytes(letter.key),
+        "key": shown.as_json(letter.key),
         "disposition": letter.disposition,
         "error_type": letter.error_type,
         "error_message": letter.error_message,
         "fingerprint": letter.fingerprint,
         "attempt": letter.attempt,
-        "failed_at": _iso(letter.timestamp),
+        "failed_at": shown.iso(letter.timestamp),
         "original": {
             "topic": letter.original_topic,
             "partition": letter.original_partition,
@@ -319,13 +299,13 @@ def _json(letter: DeadLetter) -> dict[str, Any]:
 def _table(letters: Sequence[DeadLetter], states: bool) -> None:
     facts = {
         "ID": [str(one.position) for one in letters],
-        "FAILED AT": [_time(one.timestamp) for one in letters],
+        "FAILED AT": [shown.time(one.timestamp) for one in letters],
         "STATE": [one.state for one in letters],
         "HANDLER": [one.handler or "-" for one in letters],
-        "KEY": [_short(_key(one.key)) for one in letters],
+        "KEY": [shown.short(shown.as_text(one.key)) for one in letters],
         "DISPOSITION": [one.disposition or "-" for one in letters],
         "ATTEMPT": ["-" if one.attempt is None else str(one.attempt) for one in letters],
-        "ERROR": [_short(_error(one)) or "-" for one in letters],
+        "ERROR": [shown.short(_error(one)) or "-" for one in letters],
     }
     if not states:
         del facts["STATE"]
@@ -345,20 +325,23 @@ def _show(letter: DeadLetter, record: Record, known: dict[str, str]) -> None:
         "attempt": None if letter.attempt is None else str(letter.attempt),
         "replays": str(letter.replays),
         "first failed": known.get(names.FIRST_FAILED_AT),
-        "failed at": _iso(letter.timestamp),
+        "failed at": shown.iso(letter.timestamp),
         "original": "/".join("?" if part is None else str(part) for part in place),
-        "key": _key(letter.key),
+        "key": shown.as_text(letter.key),
         "damage": record.damage,
     }
     width = max(map(len, facts)) + 2
     for name, text in facts.items():
         if text:
             output.data(f"{name:<{width}}{printable(text)}")
-    _block("headers", [f"{name}: {_key(value)}" for name, value in names.producers(record.headers)])
+    _block(
+        "headers",
+        [f"{name}: {shown.as_text(value)}" for name, value in names.producers(record.headers)],
+    )
     if record.value is None:
         _block("value", ["(none: a tombstone)"])
     else:
-        text = _bytes(record.value)
+        text = shown.as_json(record.value)
         lines = text.split("\n") if isinstance(text, str) else [f"base64 {text['base64']}"]
         _block(f"value, {len(record.value)} bytes", lines)
     _block("stack trace", known.get(names.ERROR_STACKTRACE, "").rstrip("\n").split("\n"))
@@ -372,43 +355,8 @@ def _block(title: str, lines: Sequence[str]) -> None:
         output.data(f"  {printable(line)}")
 
 
-def _bytes(value: bytes | None) -> Any:
-    """Bytes for JSON: text where they are UTF-8, else in base64."""
-    if value is None:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
-
-
-def _key(value: bytes | None) -> str:
-    """Bytes for people, in one line."""
-    shown = _bytes(value)
-    if shown is None:
-        return "-"
-    return shown if isinstance(shown, str) else f"base64 {shown['base64']}"
-
-
 def _error(letter: DeadLetter) -> str:
     return ": ".join(filter(None, (letter.error_type, letter.error_message)))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
-
-
-def _iso(when: float | None) -> str | None:
-    from ..deadletter import iso
-
-    return None if when is None else iso(when)
-
-
-def _time(when: float | None) -> str:
-    """A time for people, to the second."""
-    if when is None:
-        return "-"
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _count(letters: Sequence[DeadLetter]) -> str:

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "Run an app's handlers.",
     "dev": "Run an app on a broker of its own and reload it on change; needs no Kafka.",
     "publish": "Send messages to a topic.",
+    "tail": "Show the messages of a topic as they come.",
     "dlq": "List, show, group and replay dead letters.",
     "topics": "Plan and create the topics that an app needs.",
 }

@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from kworker_broker.pytest_plugin import MakeTopic
 
 from kworker import kafka as kworker_kafka
 from kworker.kafka import Kafka
+from kworker.kafka.api import Receipt, Refusal
 from kworker.message import Partition, Record
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,44 @@ class Shop:
             timeout=60,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`kworker` with these arguments, still running; whoever starts it ends it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def send(
+        self,
+        value: bytes | None = b"{}",
+        *,
+        topic: str | None = None,
+        partition: int = 0,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        timestamp: float | None = None,
+    ) -> int:
+        """Write one message as any program might, to the source unless told; its offset."""
+        answers: list[Receipt | Refusal] = []
+        producer = self.cluster.producer(delivery_timeout=30.0)
+        producer.send(
+            topic or self.source,
+            key,
+            value,
+            tuple(headers),
+            answers.append,
+            partition=partition,
+            timestamp=timestamp,
+        )
+        producer.close(30.0)
+        [answer] = answers
+        assert isinstance(answer, Receipt), answer
+        return answer.offset
 
     def on_a_terminal(self, *arguments: str, columns: int = 200) -> str:
         """What `kworker` writes, to stdout and stderr, where they are a terminal."""
