@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -63,14 +63,15 @@ class Intake:
         *,
         register: Register,
         topics: GroupTopics,
-        topic_ids: Mapping[str, str],
+        topic_ids: Callable[[Iterable[str]], Mapping[str, str]],
         store: Store,
         clock: Clock,
         unknown_handler_wait: float,
     ) -> None:
         self._register = register
         self._topics = topics
-        self._topic_ids = topic_ids
+        self._ask_topic_ids = topic_ids
+        self._topic_ids: dict[str, str] = {}
         self._store = store
         self._clock = clock
         self._unknown_handler_wait = unknown_handler_wait
@@ -86,6 +87,14 @@ class Intake:
         return scope
 
     # --- partitions come and go ----------------------------------------------------------
+
+    def identify(self, topics: Iterable[str]) -> None:
+        """Learn which incarnations of these topics Kafka has now. Raises KafkaUnavailable.
+
+        One may have been made anew since it was last ours: what was done in the old one by
+        position says nothing about the new.
+        """
+        self._topic_ids.update(self._ask_topic_ids(topics))
 
     def recall(self, partition: Partition) -> None:
         """Read from the store what was done by position in this partition."""

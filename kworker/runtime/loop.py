@@ -10,7 +10,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from ..clock import Clock, Deadline, Every
-from ..errors import CannotGoOn
+from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
 from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Trouble
 from ..message import Partition, Record
@@ -380,7 +380,9 @@ class Loop:
 
     def _note(self, result: CommitResult) -> None:
         for partition, offset in result.stored.items():
-            if partition in self.ledgers:
+            ledger = self.ledgers.get(partition)
+            # An answer from before the log was made anew may be about a higher offset.
+            if ledger is not None and offset <= ledger.safe:
                 self.committed[partition] = max(offset, self.committed.get(partition, -1))
         if result.stored:
             self.tell("offsets_committed", offsets=result.stored)
@@ -394,7 +396,7 @@ class Loop:
         """Ours from now on: ledgers opened, memory read, starts resolved and committed."""
         if not partitions:
             return {}
-        starts = self.positions.starts(partitions) if self._stop_within is None else {}
+        starts = self._starts(partitions) if self._stop_within is None else {}
         for partition in partitions:
             if partition in starts:
                 self._take(partition, starts[partition])
@@ -404,6 +406,15 @@ class Loop:
             self.timers.after(LATER, self._take_rest)
         self.tell("partitions_assigned", partitions=tuple(partitions))
         return starts
+
+    def _starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Where to begin in each, as far as Kafka tells."""
+        try:
+            self.intake.identify({partition.topic for partition in partitions})
+        except KafkaUnavailable as error:
+            log.warning("no start for %d partitions yet: %s", len(partitions), error)
+            return {}
+        return self.positions.starts(partitions)
 
     def _take(self, partition: Partition, start: int) -> None:
         self.untaken.discard(partition)
@@ -416,7 +427,7 @@ class Loop:
         """Ask again for the partitions whose start Kafka did not answer for."""
         if not self.untaken or self._stop_within is not None:
             return
-        starts = self.positions.starts(sorted(self.untaken))
+        starts = self._starts(sorted(self.untaken))
         for partition, start in starts.items():
             self._take(partition, start)
         if starts:
@@ -429,16 +440,22 @@ class Loop:
         budget, record, commit, let go."""
         if not partitions:
             return
+        try:
+            self._empty(partitions)
+            points = self.points(partitions)
+            if points:
+                self._note(self.consumer.commit_now(points))
+        finally:
+            self._let_go(partitions, lost=False)
+
+    def _empty(self, partitions: Sequence[Partition]) -> None:
+        """Drop what has not started, let what runs end within the budget, record it."""
         ledgers = self._withdraw(partitions)
         budget = self.limits.revoke_timeout
         if self._stop_within is not None:
             budget = min(budget, self._stop_within)
         deadline = Deadline(self.clock, budget)
         self._drain(deadline, lambda: self._occupied(ledgers))
-        points = self.points(partitions)
-        if points:
-            self._note(self.consumer.commit_now(points))
-        self._let_go(partitions, lost=False)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Another member's already: fenced first, never recorded or committed."""
@@ -458,7 +475,9 @@ class Loop:
 
     def _occupied(self, ledgers: set[Ledger]) -> bool:
         """Whether handlers or acknowledgements of these partitions are still out."""
-        if any(run.active and run.works[0].ledger in ledgers for run in self.runs):
+        if any(
+            run.active and any(work.ledger in ledgers for work in run.works) for run in self.runs
+        ):
             return True
         return self.delivery.holds(ledgers)
 
@@ -472,6 +491,7 @@ class Loop:
                 return
 
     def _let_go(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        gone: list[Ledger] = []
         for partition in partitions:
             self.untaken.discard(partition)
             self.paused.discard(partition)
@@ -479,7 +499,9 @@ class Loop:
             ledger = self.ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.ours = False
-                self.dispatch(self.intake.again(self.intake.release(ledger)))
+                gone.append(ledger)
+        for ledger in gone:
+            self.dispatch(self.intake.again(self.intake.release(ledger)))
         if partitions:
             self.tell("partitions_revoked", partitions=tuple(partitions), lost=lost)
 
@@ -490,7 +512,8 @@ class Loop:
         if trouble.kind == "fatal":
             raise CannotGoOn(f"the Kafka client cannot go on: {trouble.text}")
         if trouble.kind == "lost_position" and trouble.partition is not None:
-            self._lost_position(trouble.partition)
+            # Not now: records that came with it are still to be admitted.
+            self.timers.after(0.0, partial(self._lost_position, trouble.partition))
         elif trouble.partition is not None and trouble.kind in ("damaged", "forbidden"):
             self.tell("partition_stuck", partition=trouble.partition, reason=trouble.text)
         else:
@@ -500,16 +523,24 @@ class Loop:
         ledger = self.ledgers.get(partition)
         if ledger is None or not ledger.ours:
             return
-        start = self.positions.again(partition, ledger.next)
-        if start is None:
+        try:
+            self.intake.identify({partition.topic})
+            start = self.positions.again(partition, ledger.next)
+        except KafkaUnavailable as error:
+            log.warning("no position in %s yet: %s", partition, error)
             self.timers.after(LATER, partial(self._lost_position, partition))
             return
         if start >= ledger.next:
             ledger.reach(start)
         else:
-            # The log was made anew or cut: its offsets mean other messages from here on.
-            self.revoked([partition])
+            # The log was made anew or cut: its offsets mean other messages from here on, and
+            # what is committed is of the log that is gone.
+            try:
+                self._empty([partition])
+            finally:
+                self._let_go([partition], lost=False)
             self._take(partition, start)
+            del self.committed[partition]
         self.consumer.take({partition: start})
 
     # --- the end -------------------------------------------------------------------------

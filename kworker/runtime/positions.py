@@ -96,14 +96,12 @@ class Positions:
             )  # fmt: skip
         return starts
 
-    def again(self, partition: Partition, expected: int) -> int | None:
-        """Where to go on in a partition whose position was lost while reading."""
-        try:
-            ends = self._consumer.ends([partition], ASK)
-        except KafkaUnavailable:
-            return None
+    def again(self, partition: Partition, expected: int) -> int:
+        """Where to go on in a partition whose position was lost while reading. Raises
+        KafkaUnavailable, and CannotGoOn under `stop`."""
+        ends = self._consumer.ends([partition], ASK)
         if partition not in ends:
-            return None
+            raise KafkaUnavailable(f"topic {partition.topic} is gone")
         start, lost = resolve(Committed(expected), ends[partition], "earliest", partition)
         if lost is not None:
             self.tell_lost(lost)

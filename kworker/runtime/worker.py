@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -42,6 +42,7 @@ from .work import Work
 
 log = logging.getLogger("kworker.worker")
 
+IDENTIFY = 5.0  # seconds that Kafka may take to tell topics' ids while partitions come
 DELIVERY = 120.0  # seconds that the client tries to send a copy before it is sent anew
 DRAINED = 0.5  # seconds between two looks at whether all is drained
 LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
@@ -160,18 +161,13 @@ class Worker:
             cluster = admin.cluster_id()
             self._ensure_topics(register, names, admin)
             served = self._served(register, names, admin.topics())
-            topic_ids = {
-                name: found.id for name, found in admin.describe(served).items() if found.id
-            }
         finally:
             admin.close()
         path = Path(values["db"]) if values["db"] else default_path(self._group)
         store = open_store(path, group=self._group, cluster=cluster)
         producer = connection.producer(delivery_timeout=DELIVERY)
         try:
-            loop, executor = self._assemble(
-                register, names, connection, served, topic_ids, store, producer
-            )
+            loop, executor = self._assemble(register, names, connection, served, store, producer)
             facts = self._facts(register, served, path)
             loop.tell("worker_started", worker=facts)
             try:
@@ -224,7 +220,6 @@ class Worker:
         names: topics.GroupTopics,
         connection: Kafka,
         served: dict[str, int],
-        topic_ids: dict[str, str],
         store: Store,
         producer: Producer,
     ) -> tuple[Loop, Executor]:
@@ -234,6 +229,10 @@ class Worker:
         timers = Timers(clock)
         executor = executor_for(tuple(register), values["concurrency"], inbox.put)
         consumer = connection.consumer(self._group)
+        admin = connection.admin(IDENTIFY)
+
+        def topic_ids(wanted: Iterable[str]) -> dict[str, str]:
+            return {name: found.id for name, found in admin.describe(wanted).items() if found.id}
 
         def send(shipment: Shipment) -> None:
             producer.send(

@@ -38,14 +38,20 @@ FORBIDDEN = Refusal("forbidden", "not authorised", True)
 
 class Clock:
     """Stands still until the test moves it, but for the moment that every look takes: whoever
-    waits for a deadline sees it pass."""
+    waits for a deadline sees it pass. `meanwhile` happens while somebody waits, at the looks
+    that are counted from now on."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.look = 0.0001
+        self.meanwhile: dict[int, Callable[[], None]] = {}
 
     def monotonic(self) -> float:
         self.now += self.look
+        self.meanwhile = {looks - 1: call for looks, call in self.meanwhile.items()}
+        call = self.meanwhile.pop(0, None)
+        if call is not None:
+            call()
         return self.now
 
     def wall(self) -> float:
@@ -60,7 +66,7 @@ class Broker:
         self.ends: dict[Partition, int] = defaultdict(int)
         self.begins: dict[Partition, int] = defaultdict(int)
         self.committed: dict[Partition, Committed] = {}
-        self.ids = {"orders": "id-of-orders"}
+        self.ids = {"orders": "id-of-orders", "shop.replay": "id-of-replay"}
 
     def write(
         self, partition: Partition, value: bytes = b"{}", key: bytes | None = None,
@@ -78,13 +84,25 @@ class Broker:
         """A transaction's marker: takes an offset and is never delivered."""
         self.ends[partition] += 1
 
+    def cut(self, partition: Partition, begin: int) -> None:
+        """Retention: what stands below is gone."""
+        self.begins[partition] = begin
+        self.logs[partition] = [one for one in self.logs[partition] if one.offset >= begin]
+
+    def remake(self, topic: str) -> None:
+        """The topic is deleted, and the group's offsets with it, and made anew."""
+        for table in (self.logs, self.ends, self.begins, self.committed):
+            for partition in [one for one in table if one.topic == topic]:
+                del table[partition]
+        self.ids[topic] += "-anew"
+
 
 class Consumer:
     """Gives what the broker has. `script` holds what the next polls do before they give any."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.script: deque[Callable[[], object]] = deque()
+        self.script: deque[Callable[[], list[Record | Trouble] | None]] = deque()
         self.places: dict[Partition, int] = {}
         self.owned: set[Partition] = set()
         self.paused: set[Partition] = set()
@@ -120,8 +138,8 @@ class Consumer:
         self.polls += 1
         while self.script:
             told = self.script.popleft()()
-            if isinstance(told, Trouble):
-                return [told]
+            if told is not None:
+                return told
         answers, self.answers = self.answers, []
         for answer in answers:
             answer()
@@ -197,12 +215,22 @@ class Inline(Threads):
     def start(self, run: Run) -> None:
         self.waiting.append(run)
 
+    def begin(self, calls: int = 1) -> Callable[[], None]:
+        """Begin with the next run, its first handlers being called; what ends it."""
+        run = self.waiting.popleft()
+        run.active = True
+        results = [(work, self._perform(work)) for work in run.works[:calls]]
+
+        def end() -> None:
+            results.extend((work, self._perform(work)) for work in run.works[calls:])
+            self.put(Performed(results, run))
+
+        return end
+
     def perform(self) -> None:
         """All that waits, run by run."""
         while self.waiting:
-            run = self.waiting.popleft()
-            run.active = True
-            self.put(Performed([(work, self._perform(work)) for work in run.works], run))
+            self.begin()()
 
 
 class Facts:
@@ -302,7 +330,7 @@ class Bench:
             intake=Intake(
                 register=register,
                 topics=TOPICS,
-                topic_ids=self.broker.ids,
+                topic_ids=lambda topics: self.broker.ids,
                 store=kept,
                 clock=clock,
                 unknown_handler_wait=900.0,

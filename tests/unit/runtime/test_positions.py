@@ -1,0 +1,262 @@
+"""Where reading begins and goes on; what is committed when nothing is open."""
+
+from __future__ import annotations
+
+import pytest
+
+from kworker import App, Retry
+from kworker.errors import CannotGoOn
+from kworker.kafka.api import Committed, Trouble
+from kworker.message import Partition, Record
+
+from .bench import P0, P1, Bench, Broker
+
+REPLAY = Partition("shop.replay", 0)
+LOST = Trouble("lost_position", "offset out of range", P0)
+
+
+def counting() -> tuple[App, list[int]]:
+    app, calls = App("shop"), []
+
+    @app.handler("orders", name="charge", retry=Retry(attempts=1))
+    def charge(order: dict) -> None:
+        calls.append(order["n"])
+
+    return app, calls
+
+
+def written(broker: Broker, partition: Partition, *numbers: int) -> None:
+    for number in numbers:
+        broker.write(partition, b'{"n": %d}' % number)
+
+
+def test_a_start_is_committed_before_the_first_message_is_taken() -> None:
+    app, calls = counting()
+    broker = Broker()
+    written(broker, P0, 0, 1)
+
+    bench = Bench(app, broker)
+
+    assert (bench.committed(), calls) == (0, [])
+
+
+def test_a_partition_whose_start_kafka_does_not_tell_waits_and_its_neighbours_flow() -> None:
+    app, calls = counting()
+    bench = Bench(app, assign=())
+    written(bench.broker, P0, 0)
+    written(bench.broker, P1, 1)
+    bench.consumer.assign(P1)
+    bench.consumer.silent = True
+    bench.consumer.assign(P0)
+    bench.settle()
+    assert calls == [1]
+
+    bench.consumer.silent = False
+    bench.clock.now += 1.1
+    bench.turn()
+    bench.settle()
+
+    assert calls == [1, 0]
+    assert bench.committed(P0) == 1
+
+
+def test_a_start_that_could_not_be_committed_is_not_taken_yet() -> None:
+    app, calls = counting()
+    bench = Bench(app, assign=())
+    written(bench.broker, P0, 0)
+    bench.consumer.refuse = "rebalance in progress"
+    bench.consumer.assign(P0)
+    bench.settle()
+    assert calls == []
+
+    bench.consumer.refuse = ""
+    bench.clock.now += 1.1
+    bench.turn()
+    bench.settle()
+
+    assert (calls, bench.committed()) == ([0], 1)
+
+
+def test_an_untaken_partition_that_goes_again_is_not_asked_for_any_more() -> None:
+    app, _ = counting()
+    bench = Bench(app, assign=())
+    bench.consumer.silent = True
+    bench.consumer.assign(P0)
+
+    bench.consumer.revoke(P0)
+    bench.consumer.silent = False
+    bench.clock.now += 1.1
+    bench.turn(2)
+
+    assert (bench.loop.ledgers, bench.consumer.places) == ({}, {})
+
+
+def test_markers_at_the_end_are_committed_past_when_nothing_is_open() -> None:
+    app, _ = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0)
+    bench.broker.mark(P0)
+    bench.turn()
+    bench.commit()
+    waiting = bench.committed()
+
+    bench.settle()
+
+    assert (waiting, bench.committed()) == (0, 2)
+
+
+def test_the_commit_carries_the_leader_epoch_of_what_was_read() -> None:
+    app, _ = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0)
+
+    bench.settle()
+
+    assert bench.broker.committed[P0] == Committed(1, 7)
+
+
+def test_a_refused_commit_is_made_again() -> None:
+    app, _ = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0)
+    bench.consumer.refuse = "rebalance in progress"
+    bench.settle()
+    assert bench.committed() == 0
+
+    bench.consumer.refuse = ""
+    bench.commit()
+
+    assert bench.committed() == 1
+
+
+def test_a_group_that_retention_overran_is_told_how_many_are_missing_and_goes_on() -> None:
+    app, calls = counting()
+    broker = Broker()
+    written(broker, P0, *range(10))
+    broker.committed[P0] = Committed(2)
+    broker.cut(P0, 7)
+
+    bench = Bench(app, broker)
+    bench.settle()
+
+    assert bench.facts.lost == [(2, 7, 5)]
+    assert (calls, bench.committed()) == ([7, 8, 9], 10)
+
+
+def test_a_position_lost_while_reading_is_told_and_reading_goes_on_where_the_log_begins() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0)
+    bench.settle()
+    bench.consumer.places[P0] = 9  # it is silent now
+    written(bench.broker, P0, *range(1, 9))
+    bench.broker.cut(P0, 6)
+
+    bench.consumer.script.append(lambda: [LOST])
+    bench.turn()
+    bench.settle()
+
+    assert bench.facts.lost == [(1, 6, 5)]
+    assert (calls, bench.committed()) == ([0, 6, 7, 8], 9)
+
+
+def test_a_position_lost_while_reading_ends_the_worker_under_stop() -> None:
+    app, _ = counting()
+    bench = Bench(app, on_lost_position="stop")
+    written(bench.broker, P0, *range(8))
+    bench.settle()
+    written(bench.broker, P0, 8, 9)
+    bench.broker.cut(P0, 10)
+    bench.consumer.script.append(lambda: [LOST])
+
+    with pytest.raises(CannotGoOn, match="offset 8 no longer exists, 2 messages are gone"):
+        bench.turn(2)
+
+    bench.loop.abandon()
+    assert bench.committed() == 8
+
+
+def test_a_topic_made_anew_while_the_worker_runs_is_not_taken_for_what_was_done() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0, 1, 2)
+    bench.settle()
+
+    bench.consumer.revoke(P0)
+    bench.broker.remake("orders")
+    bench.consumer.assign(P0)
+    written(bench.broker, P0, 10, 11)
+    bench.settle()
+
+    assert calls == [0, 1, 2, 10, 11]
+    assert bench.committed() == 2
+
+
+def test_a_topic_made_anew_behind_the_clients_back_is_read_from_its_beginning() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0, 1, 2, 3)
+    bench.settle()
+    bench.broker.remake("orders")
+    written(bench.broker, P0, 10, 11)
+
+    bench.consumer.script.append(lambda: [LOST])
+    bench.turn()
+    bench.commit()
+    assert bench.committed() == 0  # else a crash now could skip what is new
+    bench.settle()
+
+    assert bench.facts.lost == [(4, 0, None)]
+    assert calls == [0, 1, 2, 3, 10, 11]
+    assert bench.committed() == 2
+
+
+def test_a_commit_that_is_answered_after_the_log_was_made_anew_holds_up_no_later_one() -> None:
+    app, _ = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0, 1, 2, 3)
+    bench.perform()
+    bench.clock.now += 1.1
+    bench.turn()  # commits 4; the answer is on its way
+    bench.broker.remake("orders")
+    written(bench.broker, P0, 10, 11)
+
+    late, bench.consumer.answers = bench.consumer.answers, []
+    bench.consumer.script.append(lambda: [LOST])
+    bench.turn()
+    bench.consumer.answers = late
+    bench.settle()
+
+    assert bench.committed() == 2
+
+
+def test_copies_that_come_together_with_a_lost_position_leave_nothing_flying() -> None:
+    app, calls = counting()
+    bench = Bench(app, assign=(REPLAY,))
+    due = b"%d" % int((bench.clock.wall() + 60) * 1000)
+
+    def copy(id: bytes) -> Record:
+        headers = (
+            ("kworker-message-id", id), ("kworker-handler", b"charge"), ("kworker-hop", b"1"),
+            ("kworker-not-before", due), ("kworker-original-topic", b"orders"),
+        )  # fmt: skip
+        return bench.broker.write(REPLAY, b'{"n": %s}' % id, headers=headers)
+
+    copy(b"1")
+    bench.turn()
+    last = copy(b"2")
+
+    def truncated() -> list[Record | Trouble]:
+        bench.broker.remake("shop.replay")
+        copy(b"2")
+        return [last, Trouble("lost_position", "truncated", REPLAY)]
+
+    bench.consumer.script.append(truncated)
+    bench.turn(2)
+    bench.clock.now += 61
+    bench.turn()
+    bench.settle()
+
+    assert calls == [2]
+    assert all(not scope.flying for scope in bench.loop.intake._scopes.values())
+    assert (bench.open, bench.committed(REPLAY)) == (0, 1)
