@@ -50,6 +50,21 @@ def test_json_is_one_object_a_line_with_every_field():
     }
 
 
+def test_marks_are_on_every_line_and_gone_with_the_next_set_up():
+    logger, stream = written("json")
+
+    log.mark(worker=2)
+    logger.info("first", extra={"attempt": 1})
+    logger.getChild("room").info("second")
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [one["worker"] for one in lines] == [2, 2]
+    assert lines[0]["attempt"] == 1
+    logger, stream = written("json")
+    logger.info("third")
+    assert "worker" not in json.loads(stream.getvalue())
+
+
 def test_json_stays_one_line_whatever_is_logged():
     logger, stream = written("json")
     endless: dict[str, object] = {}
