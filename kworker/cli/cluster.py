@@ -51,6 +51,13 @@ def partitions_of(kafka: Kafka, topics: Iterable[str]) -> list[Partition]:
     return found
 
 
+def served(kafka: Kafka, sources: Iterable[str], topics: GroupTopics) -> list[Partition]:
+    """All partitions that a group reads: of its handlers' topics, and of those of its retry
+    and replay topics that exist. Raises TopicsMissing for a source that does not exist."""
+    owned = sorted(name for name in kafka.admin().topics() if topics.owns(name))
+    return partitions_of(kafka, [*sources, *(name for name in owned if name != topics.dlq)])
+
+
 def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:
     """The topics of the app's group. Raises SettingsError where they make no legal names."""
     from ..topics import GroupTopics

@@ -20,6 +20,8 @@ COMMANDS = {
     "publish": "Send messages to a topic.",
     "tail": "Show the messages of a topic as they come.",
     "dlq": "List, show, group and replay dead letters.",
+    "lag": "Say how far an app's group is behind.",
+    "offsets": "Show and move an app's group's positions.",
     "topics": "Plan and create the topics that an app needs.",
 }
 

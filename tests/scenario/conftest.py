@@ -151,7 +151,9 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path, kafka: RealKafka, topic: MakeTopic, group: str) -> Iterator[Shop]:
-    made = Shop(tmp_path, kafka.bootstrap_servers, group, topic("orders", partitions=3))
+    # Messages of these stories may be old, and are to stay.
+    source = topic("orders", partitions=3, retention_ms=-1)
+    made = Shop(tmp_path, kafka.bootstrap_servers, group, source)
     (tmp_path / "shop.py").write_text(APP.format(group=made.group, source=made.source))
     yield made
     left = [name for name in made.cluster.admin().topics() if name.startswith(f"{group}.")]

@@ -1,0 +1,160 @@
+"""`kworker offsets`: where an app's group stands, and moving it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import offsets
+from ..errors import UsageError
+from ..names import did_you_mean
+from . import cluster, options, output, tables
+from .positions import Position
+
+if TYPE_CHECKING:
+    from ..message import Partition
+    from ..progress import Move
+
+_SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
+
+
+@click.group()
+def command() -> None:
+    """Where an app's group stands in the topics it reads.
+
+    \b
+    kworker offsets show shop.orders:app
+    kworker offsets reset shop.orders:app --to -2h
+    kworker offsets reset shop.orders:app --to -2h --again --execute
+    """
+
+
+@command.command("show")
+@options.as_json
+@options.with_app(*_SETTINGS)
+def show_command(given: options.Given, as_json: bool) -> None:
+    """Show the committed position of each partition: the next offset that is taken, the
+    leader epoch it was read under, and what else the commit says."""
+    room = _Room(given)
+    partitions = room.partitions()
+    found = room.kafka.committed(room.group, partitions)
+    if as_json:
+        output.document(
+            "offsets.show",
+            group=room.group,
+            partitions=[
+                {
+                    "topic": one.topic,
+                    "partition": one.index,
+                    "committed": point.offset if point else None,
+                    "leader_epoch": point.leader_epoch if point else None,
+                    "metadata": point.metadata if point else None,
+                }
+                for one in partitions
+                for point in (found.get(one),)
+            ],
+        )
+    else:
+        tables.table(
+            ("TOPIC", "PARTITION", "COMMITTED", "EPOCH", "METADATA"),
+            [
+                (
+                    one.topic,
+                    str(one.index),
+                    "-" if point is None else str(point.offset),
+                    "-" if point is None or point.leader_epoch is None else str(point.leader_epoch),
+                    point.metadata if point else "",
+                )
+                for one in partitions
+                for point in (found.get(one),)
+            ],
+        )
+    for one in partitions:
+        if one not in found:
+            output.note(f"{one}: not told by Kafka, a transaction on it is still open")
+
+
+@command.command("reset")
+@click.option(
+    "--to", type=Position(), required=True, help=f"Where to: {offsets.HOW} (N from where it is)."
+)
+@click.option(
+    "--topic",
+    "chosen",
+    multiple=True,
+    metavar="TOPIC",
+    help="This topic alone, which may be one of retries; else all that handlers take. Repeatable.",
+)
+@click.option("--execute", is_flag=True, help="Move them; without it, only say where to.")
+@options.with_app(*_SETTINGS)
+def reset_command(
+    given: options.Given, to: offsets.Position, chosen: tuple[str, ...], execute: bool
+) -> None:
+    """Move the group's positions, so that its workers go on from there.
+
+    Nothing is moved while the group has members: stop its workers first. What this host's
+    store remembers is not handled again, wherever the positions are. Exit codes: 0 done,
+    2 the group has members, or the position is none, 3 a topic is missing, 4 Kafka unreachable.
+    """
+    from .. import progress
+
+    room = _Room(given)
+    partitions = room.partitions(chosen or room.sources)
+    active = progress.members(room.kafka, room.group)
+    if active and execute:
+        raise UsageError(progress.refusal(room.group, active))
+    moves = progress.moves(room.kafka, room.group, partitions, to)
+    _table(moves)
+    if not execute:
+        output.data(
+            f"{_count(len(moves))} of group {room.group} would be moved; add --execute to do it"
+        )
+        if active:
+            output.note(progress.refusal(room.group, active))
+        return
+    progress.move(room.kafka, room.group, {one.partition: one.after for one in moves})
+    output.data(f"moved {_count(len(moves))} of group {room.group}")
+
+
+class _Room:
+    """One app's group on one cluster."""
+
+    def __init__(self, given: options.Given) -> None:
+        app, configuration = given.load()
+        self.sources = app.register().topics
+        self.topics = cluster.topics_of(app, configuration)
+        self.group = self.topics.group
+        self.kafka = cluster.connect(configuration)
+
+    def partitions(self, chosen: Sequence[str] = ()) -> list[Partition]:
+        """Those that the group reads, of the chosen topics alone if there are any."""
+        served = cluster.served(self.kafka, self.sources, self.topics)
+        names = {one.topic for one in served}
+        for name in chosen:
+            if name not in names:
+                raise UsageError(
+                    f"group {self.group!r} does not read {name!r}{did_you_mean(name, names)}"
+                )
+        return [one for one in served if not chosen or one.topic in chosen]
+
+
+def _table(moves: Sequence[Move]) -> None:
+    tables.table(
+        ("TOPIC", "PARTITION", "BEFORE", "AFTER", "CHANGE"),
+        [
+            (
+                one.partition.topic,
+                str(one.partition.index),
+                "-" if one.before is None else str(one.before),
+                str(one.after),
+                "" if one.before is None else f"{one.after - one.before:+}",
+            )
+            for one in moves
+        ],
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number} position{'' if number == 1 else 's'}"
