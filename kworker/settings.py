@@ -203,7 +203,8 @@ class Properties(dict[str, str]):
 class Configuration:
     """What a process runs with: every setting, where each came from, and Kafka's own keys.
 
-    `kafka` is for all clients, the others for one kind, each as the operator gave it.
+    `kafka` is for all clients, the others for one kind, each as the operator gave it; their
+    origins stand under `kafka.NAME`, `kafka.consumer.NAME` and `kafka.producer.NAME`.
     `warnings` are for the log; nothing else happens about them.
     """
 
@@ -244,8 +245,9 @@ def load(
     for source in sources:
         for name, given in source.values.items():
             values[name], origins[name] = given
-        for scope, more in zip(kafka, source.kafka, strict=True):
-            scope.update(more)
+        for scope, kind, more in zip(kafka, _SCOPES, source.kafka, strict=True):
+            for name, given in more.items():
+                scope[name], origins[f"{kind}{name}"] = given
     return Configuration(cast(Settings, values), origins, *kafka, warnings=tuple(warnings))
 
 
@@ -282,11 +284,17 @@ class _Given(NamedTuple):
     origin: str
 
 
+Scopes = tuple[dict[str, _Given], dict[str, _Given], dict[str, _Given]]
+"""Properties for all clients, for consumers, for producers."""
+
+_SCOPES = ("kafka.", "kafka.consumer.", "kafka.producer.")
+
+
 class _Source(NamedTuple):
-    """What one place gives: settings, and properties for (all, consumers, producers)."""
+    """What one place gives: settings, and properties."""
 
     values: dict[str, _Given]
-    kafka: tuple[dict[str, str], dict[str, str], dict[str, str]]
+    kafka: Scopes
 
 
 def _from_code(code: Mapping[str, Any]) -> _Source:
@@ -301,13 +309,13 @@ def _from_flags(flags: Mapping[str, Any], properties: Iterable[str]) -> _Source:
         if given is not None:
             one = _known(name, "the command line")
             values[name] = _Given(_parse(one, given, one.flag), one.flag)
-    kafka: dict[str, str] = {}
+    kafka: dict[str, _Given] = {}
     for text in properties:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             # Not shown: it may be half of a secret.
             raise SettingsError("-X takes KEY=VALUE, as in -X security.protocol=SSL")
-        kafka[name.strip()] = value
+        kafka[name.strip()] = _Given(value, "-X")
     return _Source(values, (kafka, {}, {}))
 
 
@@ -319,7 +327,7 @@ _NOT_SETTINGS = ("KWORKER_TEST", "KWORKER_FAILPOINT", "KWORKER_BROKER_", "KWORKE
 def _from_environ(environ: Mapping[str, str], warnings: list[str]) -> _Source:
     by_variable = {one.variable: one for one in declared().values()}
     values: dict[str, _Given] = {}
-    scopes: tuple[dict[str, str], dict[str, str], dict[str, str]] = ({}, {}, {})
+    scopes: Scopes = ({}, {}, {})
     common, consumer, producer = scopes
     for variable in sorted(environ):
         if not variable.startswith(_PREFIX) or variable.startswith(_NOT_SETTINGS):
@@ -330,7 +338,7 @@ def _from_environ(environ: Mapping[str, str], warnings: list[str]) -> _Source:
                 scope, name = consumer, name.removeprefix("consumer__")
             elif name.startswith("producer__"):
                 scope, name = producer, name.removeprefix("producer__")
-            scope[name.replace("_", ".")] = environ[variable]
+            scope[name.replace("_", ".")] = _Given(environ[variable], variable)
         elif variable in by_variable:
             one = by_variable[variable]
             values[one.name] = _Given(_parse(one, environ[variable], variable), variable)
@@ -370,7 +378,7 @@ def _from_table(table: Any, file: str, text: str, section: str) -> _Source:
     if not isinstance(table, dict):
         raise SettingsError(f"{section} in {file} must be a table: write [{section}]")
     values: dict[str, _Given] = {}
-    scopes: tuple[dict[str, str], dict[str, str], dict[str, str]] = ({}, {}, {})
+    scopes: Scopes = ({}, {}, {})
     for name, value in table.items():
         origin = _place(file, text, section, name)
         if name == "kafka":
@@ -395,19 +403,19 @@ def _from_table(table: Any, file: str, text: str, section: str) -> _Source:
 
 def _properties(
     table: Mapping[str, Any], file: str, text: str, section: str, above: str = ""
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, _Given]]:
     """A table of properties as librdkafka takes them: `sasl.username = …` is a nested table
     to TOML and one dotted name here; numbers and truths become text."""
     for key, value in table.items():
         name = f"{above}{key}"
+        where = _place(file, text, section, name)
         if isinstance(value, dict):
             yield from _properties(value, file, text, section, f"{name}.")
         elif isinstance(value, bool):
-            yield name, "true" if value else "false"
+            yield name, _Given("true" if value else "false", where)
         elif isinstance(value, (str, int, float)):
-            yield name, str(value)
+            yield name, _Given(str(value), where)
         else:
-            where = _place(file, text, section, name)
             raise SettingsError(f"{name} in {where} must be text, a number, true or false")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import settings
 from ..errors import TopicsMissing
 from ..message import Partition
 from ..names import did_you_mean
+from . import devbroker
 
 if TYPE_CHECKING:
     from ..app import App
@@ -56,6 +58,18 @@ def served(kafka: Kafka, sources: Iterable[str], topics: GroupTopics) -> list[Pa
     and replay topics that exist. Raises TopicsMissing for a source that does not exist."""
     owned = sorted(name for name in kafka.admin().topics() if topics.owns(name))
     return partitions_of(kafka, [*sources, *(name for name in owned if name != topics.dlq)])
+
+
+def store_of(group: str, configuration: settings.Configuration) -> Path:
+    """The file of the group's store on this host. Every start of `kworker dev` is a new
+    cluster, so the stores of its broker are kept apart."""
+    from ..stores import default_path
+
+    if configuration.values["db"] is not None:
+        return Path(configuration.values["db"])
+    if configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
+        return devbroker.STORES / f"{group}.db"
+    return default_path(group)
 
 
 def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:

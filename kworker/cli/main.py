@@ -22,6 +22,8 @@ COMMANDS = {
     "dlq": "List, show, group and replay dead letters.",
     "lag": "Say how far an app's group is behind.",
     "offsets": "Show and move an app's group's positions.",
+    "handlers": "List an app's handlers.",
+    "config": "Show the settings that hold, and where each came from.",
     "topics": "Plan and create the topics that an app needs.",
 }
 

@@ -122,11 +122,11 @@ class Given:
 _SERVERS = settings.declared()["bootstrap_servers"].variable
 
 
-def with_app(*names: str, level: int = logging.WARNING) -> Callable[[F], F]:
+def with_app(*names: str, level: int = logging.WARNING, required: bool = True) -> Callable[[F], F]:
     """Options of a command about one app: TARGET, --factory, --app-dir, -b, -g, -X, -v, -q,
     --log-format, and a flag for each setting in `names`. The function gets `given`.
 
-    `level` is what is logged without -v and -q.
+    `level` is what is logged without -v and -q; TARGET may be left out unless `required`.
     """
 
     def decorate(function: F) -> F:
@@ -137,7 +137,8 @@ def with_app(*names: str, level: int = logging.WARNING) -> Callable[[F], F]:
         function = click.option(
             "--factory", is_flag=True, help="TARGET is a function that returns the app."
         )(function)
-        return click.argument("target", metavar="TARGET")(function)
+        metavar = "TARGET" if required else "[TARGET]"
+        return click.argument("target", metavar=metavar, required=required)(function)
 
     return decorate
 
