@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -17,7 +18,9 @@ from .lanes import Run
 from .settle import words
 from .work import Work
 
-HELD = 0.002  # seconds that a result may be held back so that others travel with it
+log = logging.getLogger("kworker.runtime")
+
+HELD = 0.002  # seconds that results are held back so that others travel with them
 
 
 class Performed(NamedTuple):
@@ -109,15 +112,13 @@ class Threads:
         while (run := self._runs.get()) is not None:
             # Before the first look at its ledger: whoever withdraws that looks the other way round.
             run.active = True
-            results: list[tuple[Work, Outcome]] = []
             told = time.monotonic()
             for work in run.works:
-                results.append((work, self._perform(work)))
+                run.results.append((work, self._perform(work)))
                 if time.monotonic() - told > HELD:
-                    self._answer(Performed(results, None))
-                    results = []
+                    self._answer(Performed(run.take(), None))
                     told = time.monotonic()
-            self._answer(Performed(results, run))
+            self._answer(Performed(run.take(), run))
             self._idle.release()
 
     def _perform(self, work: Work) -> Outcome:
@@ -210,7 +211,7 @@ class _EventLoop:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(
-                    target=self._loop.run_forever, name="kworker-event-loop", daemon=True
+                    target=_serve, args=(self._loop,), name="kworker-event-loop", daemon=True
                 ).start()
             return self._loop
 
@@ -224,3 +225,14 @@ class _EventLoop:
     def close(self) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped; asyncio lets a task's SystemExit end it."""
+    while True:
+        try:
+            loop.run_forever()
+        except BaseException:
+            log.exception("an exception came out of the handlers' event loop; it goes on")
+        else:
+            return

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from ..outcome import Outcome
 from .work import LaneKey, Scope, Work
 
 LONGEST = 256  # works handed over at once
 WORTH = 0.001  # seconds of work that make a hand-over worth its cost
+AHEAD = 0.1  # seconds of work in one lane that are handed over at once: a retry comes after them
 
 
 class Run:
     """Works to be performed one after the other, lane by lane."""
 
-    __slots__ = ("active", "lanes", "scope", "works")
+    __slots__ = ("active", "lanes", "results", "scope", "works")
 
     def __init__(self, works: list[Work], lanes: list[LaneKey], scope: Scope) -> None:
         self.works = works
         self.lanes = lanes
         self.scope = scope
         self.active = False  # somebody has begun with it
+        self.results: deque[tuple[Work, Outcome]] = deque()  # not on their way yet
+
+    def take(self) -> list[tuple[Work, Outcome]]:
+        """The results so far that nobody else has taken. Any thread may call it."""
+        taken = []
+        while self.results:
+            try:
+                taken.append(self.results.popleft())
+            except IndexError:  # another thread was quicker
+                break
+        return taken
 
 
 class _Queue:
     """What waits for one scope: lanes that are free, works that have none, and how quick
     its handler has been."""
 
-    __slots__ = ("out", "pace", "ready")
+    __slots__ = ("pace", "ready")
 
     def __init__(self) -> None:
         self.ready: deque[LaneKey | Work] = deque()
-        self.out = 0
-        self.pace = WORTH  # seconds a call, a moving average
+        self.pace = AHEAD  # seconds a call, a moving average
 
 
 class Lanes:
@@ -50,6 +62,7 @@ class Lanes:
         self._waiting: dict[LaneKey, deque[Work]] = {}
         self._busy: set[LaneKey] = set()
         self._queues: dict[Scope, _Queue] = {}
+        self._out: Counter[str] = Counter()  # runs by handler, whatever the topics
         self.waiting = 0
 
     def enter(self, work: Work, *, first: bool = False) -> None:
@@ -79,14 +92,15 @@ class Lanes:
             return
         for scope, queue in self._queues.items():
             cap = self._cap(scope.name) if queue.ready else None
-            while queue.ready and (cap is None or queue.out < cap):
+            while queue.ready and (cap is None or self._out[scope.name] < cap):
                 run = self._fill(scope, queue)
                 self.waiting -= len(run.works)
-                queue.out += 1
+                self._out[scope.name] += 1
                 yield run
 
     def _fill(self, scope: Scope, queue: _Queue) -> Run:
         wanted = min(LONGEST, int(WORTH / queue.pace)) if queue.pace < WORTH else 1
+        longest = min(LONGEST, int(AHEAD / queue.pace)) if queue.pace < AHEAD else 1
         works: list[Work] = []
         lanes: list[LaneKey] = []
         ready = queue.ready
@@ -96,12 +110,12 @@ class Lanes:
                 works.append(entry)
             else:
                 line = self._waiting[entry]
-                if len(line) <= LONGEST:
+                if len(line) <= longest:
                     del self._waiting[entry]
                     works.extend(line)
                 else:
-                    works.extend(islice(line, LONGEST))
-                    for _ in range(LONGEST):
+                    works.extend(islice(line, longest))
+                    for _ in range(longest):
                         line.popleft()
                 self._busy.add(entry)
                 lanes.append(entry)
@@ -112,7 +126,7 @@ class Lanes:
     def leave(self, run: Run) -> None:
         """The run is over: its lanes are free again."""
         queue = self._queues[run.scope]
-        queue.out -= 1
+        self._out[run.scope.name] -= 1
         pace = sum(work.seconds for work in run.works) / len(run.works)
         # Slower counts at once, so that a hand-over never holds up what others could do.
         queue.pace = max(pace, 1e-7, 0.8 * queue.pace)

@@ -113,9 +113,12 @@ class Loop:
         self.dispatch(self.intake.admit(self.mine(records)))
         self.timers.run()
         self.hear(self.news(self.timers.patience(BUSY)))
+        due = self._beat.due()
+        if due:
+            self.hear(self.held())
         self.delivery.record()
         self.start()
-        if self._beat.due():
+        if due:
             self.commit()
         self.beat()
 
@@ -236,6 +239,10 @@ class Loop:
         for _ in range(self.inbox.qsize()):
             news.append(self.inbox.get_nowait())
         return news
+
+    def held(self) -> list[Performed]:
+        """What handlers have ended and their threads hold back, while another one is called."""
+        return [Performed(run.take(), None) for run in self.runs if run.results]
 
     def hear(self, news: Iterable[Performed | Answered]) -> None:
         """Let every answer have its consequence."""
@@ -485,6 +492,7 @@ class Loop:
         """Go on hearing and recording, without polling, until nothing is wanted any more."""
         while True:
             self.hear(self.news(min(0.02, deadline.remaining)))
+            self.hear(self.held())
             self.delivery.record(patience=min(0.05, deadline.remaining))
             self.start()
             if deadline.passed or not wanted():
@@ -554,6 +562,7 @@ class Loop:
         while (self.runs or self.delivery.pending) and not deadline.passed:
             self.consumer.poll(BATCH, 0.0)
             self.hear(self.news(BUSY))
+            self.hear(self.held())
             self.timers.run()
             self.delivery.record()
             if self._beat.due():
