@@ -260,15 +260,18 @@ def judge(
         if copy.original in by_place
     }
 
+    def unrecorded(call: Call) -> bool:
+        return any(call.open_at(kill, turn) for kill in kills)
+
     lost, twice_settled, handled = [], [], 0
     for handler in handlers:
         for message in sent:
-            worked = any(call.worked for call in histories[handler, message.id])
-            handled += worked
-            if not worked and (handler, message.id) not in buried:
-                lost.append(f"{message.id} at {_place(message.place)} for {handler}")
-            replayed = any(call.start.replay for call in histories[handler, message.id])
-            if worked and (handler, message.id) in buried and not replayed:
+            worked = [call for call in histories[handler, message.id] if call.worked]
+            handled += bool(worked)
+            if (handler, message.id) not in buried:
+                if not worked:
+                    lost.append(f"{message.id} at {_place(message.place)} for {handler}")
+            elif any(not call.start.replay and not unrecorded(call) for call in worked):
                 twice_settled.append(f"{message.id} by {handler}")
 
     repeated = [

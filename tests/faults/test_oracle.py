@@ -140,6 +140,20 @@ def test_a_message_both_handled_and_dead_lettered_is_found() -> None:
     assert len(verdict.twice_settled) == 1
 
 
+def test_a_success_that_a_kill_left_unrecorded_may_be_followed_by_a_dead_letter() -> None:
+    effects = [*call(FIRST, 1, 2), *call(FIRST, 5, 6, pid=BOB, phase="fail")]
+
+    killed = judge(
+        [FIRST], effects, kills=[Kill(ALICE, 2.1)], dead_letters=[copy(FIRST)], handlers=["h"]
+    )
+    later = judge(
+        [FIRST], effects, kills=[Kill(ALICE, 4.0)], dead_letters=[copy(FIRST)], handlers=["h"]
+    )
+
+    assert killed.twice_settled == []
+    assert len(later.twice_settled) == 1
+
+
 def test_a_replay_is_neither_a_repeat_nor_settled_twice() -> None:
     effects = [
         *call(FIRST, 1, 2, phase="fail"),

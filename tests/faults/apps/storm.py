@@ -1,6 +1,6 @@
 """The app of the kill storm: every payload says by its kind how its handling goes.
 
-Handlers take up to 40 ms, so that a kill finds many of them at work.
+Handlers take up to PACE milliseconds, so that a kill finds many of them at work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kworker import App, Message, Reject, Retry, Skip
 
 app = App("storm")
 
+PACE = int(os.environ.get("PACE", "40"))
 RETRY = Retry(
     attempts=2, wait=tenacity.wait_fixed(0.02), delays=os.environ.get("DELAYS", "1s 2s").split()
 )
@@ -33,7 +34,7 @@ def storm(message: Message[dict[str, Any]]) -> None:
 
 
 def behave(kind: str, message: Message[dict[str, Any]]) -> None:
-    time.sleep(zlib.crc32(message.value["id"].encode()) % 40 / 1000)
+    time.sleep(zlib.crc32(message.value["id"].encode()) % PACE / 1000)
     match kind:
         case "nap":
             time.sleep(message.value["seconds"])
