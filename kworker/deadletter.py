@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ _STATES: dict[str, State] = {"replayed": "replayed", "discarded": "discarded"}  
 ANSWER_WITHIN = 30.0  # seconds for Kafka to answer a question or acknowledge a message
 _CHUNK = 500  # messages sent before their acknowledgements are waited for
 _CHUNK_BYTES = 16 * 2**20
+_PACE = 0.1  # seconds that a chunk's messages stand for where a rate is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +222,8 @@ def groups(letters: Iterable[DeadLetter]) -> list[FailureGroup]:
 
 
 @dataclass(slots=True)
-class Replayed:
-    """What a replay has done: how many went out and are recorded, and which could not."""
+class Result:
+    """What a replay or discard has done: how many are recorded, and which could not be."""
 
     done: int
     refused: list[tuple[DeadLetter, str]]
@@ -241,8 +243,11 @@ def replay(
     letters: Sequence[DeadLetter],
     clock: Clock,
     progress: Progress = lambda done, total: None,
-) -> Replayed:
-    """Send dead letters to the group's replay topic, and record that in the dead-letter topic.
+    *,
+    rate: float | None = None,
+) -> Result:
+    """Send dead letters to the group's replay topic, and record that in the dead-letter topic;
+    at most `rate` a second, if one is given.
 
     A message is recorded as replayed after its copy is acknowledged: interrupted between the
     two, the next replay sends it a second time, under the same id, replay and hop, which a
@@ -250,20 +255,20 @@ def replay(
     Raises KafkaUnavailable when Kafka takes no more; what went out is recorded by then as
     far as that was possible.
     """
-    result = Replayed(0, [])
-    chosen: dict[Position, DeadLetter] = {}
-    for letter in letters:
-        if letter.mark is None:
-            result.refused.append((letter, "it does not say which message for which handler it is"))
-        elif letter.state == "open":
-            chosen[letter.position] = letter
+    result = Result(0, [])
+    chosen = {one.position: one for one in _open(letters, result)}
     if not chosen:
         return result
     _partitions(kafka, topics.group, topics.replay)
     total = len(chosen)
+    at_once = _CHUNK if rate is None else max(1, min(_CHUNK, int(rate * _PACE)))
     producer = kafka.producer(delivery_timeout=ANSWER_WITHIN)
     try:
-        for chunk in _chunks(_records(kafka, chosen)):
+        began = clock.monotonic()
+        for chunk in _chunks(records(kafka, chosen.values()), at_once):
+            if rate is not None:
+                due = began + (total - len(chosen)) / rate
+                time.sleep(max(0.0, due - clock.monotonic()))
             _replay(producer, topics, chunk, clock, result)
             for letter, _ in chunk:
                 del chosen[letter.position]
@@ -274,11 +279,52 @@ def replay(
     return result
 
 
-def _records(
-    kafka: Kafka, chosen: Mapping[Position, DeadLetter]
-) -> Iterator[tuple[DeadLetter, Record]]:
-    """The chosen letters with their records, a partition's in their order."""
-    wanted = dict(chosen)
+def discard(
+    kafka: Kafka,
+    topics: GroupTopics,
+    letters: Iterable[DeadLetter],
+    clock: Clock,
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Record in the dead-letter topic that nobody needs these any more; they stay in it.
+
+    One that was discarded is neither listed nor replayed unless it is asked for. Letters that
+    are not open are left alone. Raises KafkaUnavailable when Kafka takes no more; what was
+    acknowledged is discarded by then.
+    """
+    result = Result(0, [])
+    chosen = _open(letters, result)
+    producer = kafka.producer(delivery_timeout=ANSWER_WITHIN)
+    try:
+        for start in range(0, len(chosen), _CHUNK):
+            chunk = chosen[start : start + _CHUNK]
+            now = clock.wall()
+            answers = _send(producer, [_event(one, "discarded", now) for one in chunk])
+            result.done += sum(isinstance(answer, Receipt) for answer in answers)
+            for answer in answers:
+                if isinstance(answer, Refusal):
+                    raise _stopped("discard", topics.dlq, answer, f"{result.done} were discarded")
+            progress(result.done, len(chosen))
+    finally:
+        producer.close(ANSWER_WITHIN)
+    return result
+
+
+def _open(letters: Iterable[DeadLetter], result: Result) -> list[DeadLetter]:
+    """Those that something may become of, each once; what cannot be told apart is refused."""
+    chosen: dict[Position, DeadLetter] = {}
+    for letter in letters:
+        if letter.mark is None:
+            result.refused.append((letter, "it does not say which message for which handler it is"))
+        elif letter.state == "open":
+            chosen[letter.position] = letter
+    return list(chosen.values())
+
+
+def records(kafka: Kafka, letters: Iterable[DeadLetter]) -> Iterator[tuple[DeadLetter, Record]]:
+    """The letters with their records, a partition's in their order; without those that no
+    longer exist. Raises KafkaUnavailable."""
+    wanted = {one.position: one for one in letters}
     starts: dict[Partition, int | None] = {}
     ends: dict[Partition, int] = {}
     for letter in sorted(wanted.values(), key=lambda one: one.position):
@@ -292,14 +338,14 @@ def _records(
 
 
 def _chunks(
-    found: Iterable[tuple[DeadLetter, Record]],
+    found: Iterable[tuple[DeadLetter, Record]], at_once: int
 ) -> Iterator[list[tuple[DeadLetter, Record]]]:
     chunk: list[tuple[DeadLetter, Record]] = []
     size = 0
     for letter, record in found:
         chunk.append((letter, record))
         size += record.size
-        if len(chunk) >= _CHUNK or size >= _CHUNK_BYTES:
+        if len(chunk) >= at_once or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -311,7 +357,7 @@ def _replay(
     topics: GroupTopics,
     chunk: list[tuple[DeadLetter, Record]],
     clock: Clock,
-    result: Replayed,
+    result: Result,
 ) -> None:
     copies = _send(producer, [_copy(letter, record, topics) for letter, record in chunk])
     written = []
@@ -321,15 +367,19 @@ def _replay(
         elif answer.permanent:
             result.refused.append((letter, answer.text))
     now = clock.wall()
-    events = _send(producer, [_event(letter, record, now) for letter, record in written])
+    events = _send(producer, [_event(letter, "replayed", now) for letter, _ in written])
     result.done += sum(isinstance(answer, Receipt) for answer in events)
     for where, answers in ((topics.replay, copies), (topics.dlq, events)):
         for answer in answers:
             if isinstance(answer, Refusal) and (where == topics.dlq or not answer.permanent):
-                raise KafkaUnavailable(
-                    f"replay stopped: topic {where!r} takes no more: {answer.text}; {result.done} "
-                    "were replayed; the same command goes on with the rest"
-                )
+                raise _stopped("replay", where, answer, f"{result.done} were replayed")
+
+
+def _stopped(doing: str, topic: str, answer: Refusal, done: str) -> KafkaUnavailable:
+    return KafkaUnavailable(
+        f"{doing} stopped: topic {topic!r} takes no more: {answer.text}; {done}; the same "
+        "command goes on with the rest"
+    )
 
 
 def _copy(letter: DeadLetter, record: Record, topics: GroupTopics) -> _Sent:
@@ -357,20 +407,20 @@ def _copy(letter: DeadLetter, record: Record, topics: GroupTopics) -> _Sent:
     )
 
 
-def _event(letter: DeadLetter, record: Record, now: float) -> _Sent:
-    """The record beside the dead letters that says that this one was replayed."""
+def _event(letter: DeadLetter, event: str, now: float) -> _Sent:
+    """The record beside the dead letters that says what became of this one."""
     assert letter.mark is not None
     mark = letter.mark
     written = {
-        names.DLQ_EVENT: "replayed",
+        names.DLQ_EVENT: event,
         names.MESSAGE_ID: mark.id,
         names.HANDLER: mark.handler,
         names.HOP: str(mark.hop),
         names.REPLAY_COUNT: str(mark.replay),
         names.ORIGINAL_TOPIC: mark.topic,
     }
-    told = {"event": "replayed", "at": iso(now), "dead_letter": str(letter.position)}
-    return _Sent(record.topic, record.key, json.dumps(told).encode(), _wire(written))
+    told = {"event": event, "at": iso(now), "dead_letter": str(letter.position)}
+    return _Sent(letter.position.topic, letter.key, json.dumps(told).encode(), _wire(written))
 
 
 def _wire(written: Mapping[str, str]) -> Headers:

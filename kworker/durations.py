@@ -6,6 +6,7 @@ import re
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h|d))?")
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
@@ -44,6 +45,17 @@ def canonical(value: float) -> str:
         if ms % size == 0 and ms:
             return f"{ms // size}{unit}"
     return "0s"
+
+
+def rate(text: str) -> float:
+    """`"100/s"`, `"30/m"` or `"5"`, which is a second, as how many a second.
+
+    Raises ValueError for anything else, and for 0.
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is not a rate; write it as 100/s, 30/m or 5/h")
+    return float(match[1]) * 1000 / _UNITS[match[2] or "s"]
 
 
 def size(value: str | int) -> int:

@@ -1,10 +1,12 @@
-"""`kworker dlq`: the dead letters of an app's group, listed, grouped, shown and replayed."""
+"""`kworker dlq`: the dead letters of an app's group, and what becomes of them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,10 +16,10 @@ from ..clock import SystemClock
 from ..errors import KworkerError, UsageError
 from ..observe.log import printable
 from . import cluster, options, output, shown, tables
-from .positions import Moment
+from .positions import Moment, Rate
 
 if TYPE_CHECKING:
-    from ..deadletter import DeadLetter
+    from ..deadletter import DeadLetter, Result
     from ..kafka import Kafka
     from ..message import Record
     from ..topics import GroupTopics
@@ -37,6 +39,8 @@ def command() -> None:
     kworker dlq groups shop.orders:app
     kworker dlq show shop.orders:app shop.dlq/0/17
     kworker dlq replay shop.orders:app --error Timeout --execute
+    kworker dlq discard shop.orders:app shop.dlq/0/17 --execute
+    kworker dlq export shop.orders:app --file dead-letters.ndjson
     """
 
 
@@ -54,12 +58,12 @@ class _Filter:
 
     def choose(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those that pass, the oldest of them up to the limit."""
-        return [one for one in letters if self._passes(one)][: self.limit]
+        return [one for one in letters if self.passes(one)][: self.limit]
 
     def given(self) -> bool:
         return self != _Filter(None, None, None, None, None, None, None)
 
-    def _passes(self, letter: DeadLetter) -> bool:
+    def passes(self, letter: DeadLetter) -> bool:
         return (
             (self.handler is None or letter.handler == self.handler)
             and (self.error is None or self.error.casefold() in _error(letter).casefold())
@@ -122,6 +126,25 @@ class _Room:
                 "shows the ids there are"
             )
         return found
+
+    def named(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """What something may be done about: those named, else all that say whose they are;
+        of these the open ones. What is left alone is told."""
+        letters = self.letters()
+        named = [self.find(letters, id) for id in ids]
+        for one in named:
+            if one.state != "open":
+                output.note(f"{one.position} was {one.state} before and is left alone")
+        if not ids:
+            named = [one for one in letters if one.mark is not None]
+            if foreign := len(letters) - len(named):
+                output.note(f"{foreign} records do not say whose dead letters they are: left alone")
+        return list({one.position: one for one in named if one.state == "open"}.values())
+
+
+def _one_way(ids: tuple[str, ...], wanted: _Filter) -> None:
+    if ids and wanted.given():
+        raise UsageError("give either ids or filters: together they say two things")
 
 
 @command.command("list")
@@ -209,14 +232,7 @@ def show_command(given: options.Given, id: str, as_json: bool) -> None:
     if as_json:
         output.document(
             "dlq.show",
-            message={
-                **_json(letter),
-                "state": letter.state,
-                "first_failed_at": known.get(names.FIRST_FAILED_AT),
-                "headers": [[name, shown.as_json(value)] for name, value in record.headers],
-                "value": shown.as_json(record.value),
-                "stacktrace": known.get(names.ERROR_STACKTRACE),
-            },
+            message=_whole(letter, record),
         )
     else:
         _show(letter, record, known)
@@ -224,11 +240,25 @@ def show_command(given: options.Given, id: str, as_json: bool) -> None:
 
 @command.command("replay")
 @click.option("--execute", is_flag=True, help="Replay them; without it, only say which.")
+@click.option("--rate", type=Rate(), metavar="RATE", help="At most so many, as 100/s or 30/m.")
+@click.option(
+    "--max-replays",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Leave alone what was replayed N times before.",
+)
 @_filtered
 @options.with_app(*_SETTINGS)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 def replay_command(
-    given: options.Given, ids: tuple[str, ...], wanted: _Filter, execute: bool
+    given: options.Given,
+    ids: tuple[str, ...],
+    wanted: _Filter,
+    execute: bool,
+    rate: float | None,
+    max_replays: int,
 ) -> None:
     """Have dead letters handled once more: those named, those that pass the filters, or all
     that were neither replayed nor discarded.
@@ -236,40 +266,143 @@ def replay_command(
     A replay is recorded in the dead-letter topic, so one that was interrupted goes on with
     the rest. Exit codes: 0 done, 1 some cannot be replayed, 4 Kafka takes no more.
     """
-    if ids and wanted.given():
-        raise UsageError("give either ids or filters: together they say two things")
-    room = _Room(given)
-    letters = room.letters()
-    named = [room.find(letters, id) for id in dict.fromkeys(ids)]
-    for one in named:
-        if one.state != "open":
-            output.note(f"{one.position} was {one.state} before and is left alone")
-    if not ids:
-        named = [one for one in letters if one.mark is not None]
-        if foreign := len(letters) - len(named):
-            output.note(f"{foreign} records do not say whose dead letters they are: left alone")
-    chosen = wanted.choose([one for one in named if one.state == "open"])
-    if not execute:
-        if chosen:
-            _table(chosen, False)
-        output.data(
-            f"{_count(chosen)} would be replayed to {room.topics.replay}"
-            + ("; add --execute to do it" if chosen else "")
-        )
-        return
-    _replay(room, chosen)
-
-
-def _replay(room: _Room, chosen: Sequence[DeadLetter]) -> None:
     from .. import deadletter
 
+    _one_way(ids, wanted)
+    room = _Room(given)
+    named = room.named(ids)
+    if tired := sum(one.replays >= max_replays and wanted.passes(one) for one in named):
+        often = f"{max_replays} time{'' if max_replays == 1 else 's'}"
+        output.note(f"{_count(tired)} left alone: replayed {often} before (--max-replays)")
+    chosen = wanted.choose([one for one in named if one.replays < max_replays])
+    if not execute:
+        _would(chosen, f"be replayed to {room.topics.replay}")
+        return
     with tables.progress(f"replaying to {room.topics.replay}") as progress:
-        result = deadletter.replay(room.kafka, room.topics, chosen, SystemClock(), progress)
+        result = deadletter.replay(
+            room.kafka, room.topics, chosen, SystemClock(), progress, rate=rate
+        )
+    _did(result, chosen, "replayed", f" to {room.topics.replay}")
+
+
+@command.command("discard")
+@click.option("--execute", is_flag=True, help="Discard them; without it, only say which.")
+@_filtered
+@options.with_app(*_SETTINGS)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+def discard_command(
+    given: options.Given, ids: tuple[str, ...], wanted: _Filter, execute: bool
+) -> None:
+    """Say that nobody needs these dead letters any more: those named, those that pass the
+    filters, or all that were neither replayed nor discarded.
+
+    They stay in the dead-letter topic, with a record beside them that says so, and are
+    listed with --all. Exit codes: 0 done, 1 some cannot be discarded, 4 Kafka takes no more.
+    """
+    from .. import deadletter
+
+    _one_way(ids, wanted)
+    room = _Room(given)
+    chosen = wanted.choose(room.named(ids))
+    if not execute:
+        _would(chosen, "be discarded")
+        return
+    with tables.progress(f"discarding in {room.topics.dlq}") as progress:
+        result = deadletter.discard(room.kafka, room.topics, chosen, SystemClock(), progress)
+    _did(result, chosen, "discarded", "")
+
+
+@command.command("export")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Write to this file, in place of what it held; else to stdout.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also what was replayed or discarded.")
+@_filtered
+@options.with_app(*_SETTINGS)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+def export_command(
+    given: options.Given,
+    ids: tuple[str, ...],
+    wanted: _Filter,
+    everything: bool,
+    path: Path | None,
+) -> None:
+    """Write dead letters with their values and headers, a JSON object a line: those named,
+    those that pass the filters, or all that were neither replayed nor discarded.
+
+    Keys, values and headers are text, or {"base64": ...} where they are not UTF-8.
+    """
+    from .. import deadletter
+
+    _one_way(ids, wanted)
+    room = _Room(given)
+    letters = room.letters()
+    if ids:
+        chosen = [room.find(letters, id) for id in dict.fromkeys(ids)]
+    else:
+        chosen = wanted.choose([one for one in letters if everything or one.state == "open"])
+    written = 0
+    with _into(path) as write, tables.progress("exporting") as progress:
+        for letter, record in deadletter.records(room.kafka, chosen):
+            write(output.text("dlq.export", **_whole(letter, record)))
+            written += 1
+            progress(written, len(chosen))
+    if written < len(chosen):
+        output.note(f"{len(chosen) - written} no longer exist: their topic has let them go")
+    if path is not None:
+        output.note(f"exported {_count(written)} to {path}")
+
+
+@contextmanager
+def _into(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Where lines go; a file is there when it is whole, or as it was."""
+    if path is None:
+        yield output.data
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+
+            def write(line: str) -> None:
+                file.write(f"{line}\n")
+
+            yield write
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"--file {path}: {error.strerror}; name another file") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _would(chosen: Sequence[DeadLetter], what: str) -> None:
+    if chosen:
+        _table(chosen, False)
+    hint = "; add --execute to do it" if chosen else ""
+    output.data(f"{_count(len(chosen))} would {what}{hint}")
+
+
+def _did(result: Result, chosen: Sequence[DeadLetter], what: str, where: str) -> None:
     for letter, why in result.refused:
-        output.error(f"{letter.position} cannot be replayed: {why}")
-    output.data(f"replayed {result.done} of {_count(chosen)} to {room.topics.replay}")
+        output.error(f"{letter.position} cannot be {what}: {why}")
+    output.data(f"{what} {result.done} of {_count(len(chosen))}{where}")
     if result.refused:
         click.get_current_context().exit(KworkerError.exit_code)
+
+
+def _whole(letter: DeadLetter, record: Record) -> dict[str, Any]:
+    known = names.reserved(record.headers)
+    return {
+        **_json(letter),
+        "state": letter.state,
+        "first_failed_at": known.get(names.FIRST_FAILED_AT),
+        "headers": [[name, shown.as_json(value)] for name, value in record.headers],
+        "value": shown.as_json(record.value),
+        "stacktrace": known.get(names.ERROR_STACKTRACE),
+    }
 
 
 def _json(letter: DeadLetter) -> dict[str, Any]:
@@ -359,5 +492,5 @@ def _error(letter: DeadLetter) -> str:
     return ": ".join(filter(None, (letter.error_type, letter.error_message)))
 
 
-def _count(letters: Sequence[DeadLetter]) -> str:
-    return f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}"
+def _count(number: int) -> str:
+    return f"{number} dead letter{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ COMMANDS = {
     "dev": "Run an app on a broker of its own and reload it on change; needs no Kafka.",
     "publish": "Send messages to a topic.",
     "tail": "Show the messages of a topic as they come.",
-    "dlq": "List, show, group and replay dead letters.",
+    "dlq": "List, show, group, replay, discard and export dead letters.",
     "lag": "Say how far an app's group is behind.",
     "offsets": "Show and move an app's group's positions.",
     "handlers": "List an app's handlers.",

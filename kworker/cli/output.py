@@ -17,8 +17,13 @@ def data(text: str) -> None:
 
 def document(schema: str, **content: Any) -> None:
     """The JSON document of a command, on stdout: `schema` as in "dlq.list", then `content`."""
+    click.echo(text(schema, **content))
+
+
+def text(schema: str, **content: Any) -> str:
+    """The same as one line of text."""
     # ASCII: what a message holds may be read by a terminal.
-    click.echo(json.dumps({"schema": f"kworker.{schema}/1", **content}))
+    return json.dumps({"schema": f"kworker.{schema}/1", **content})
 
 
 def note(text: str) -> None:

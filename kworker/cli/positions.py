@@ -1,4 +1,4 @@
-"""Positions and points in time as options take them."""
+"""Positions, points in time and rates as options take them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .. import offsets
+from .. import durations, offsets
 from ..clock import SystemClock
 
 
@@ -34,5 +34,19 @@ class Moment(click.ParamType[float]):
             return value
         try:
             return offsets.moment(value, SystemClock.wall())
+        except ValueError as error:
+            self.fail(str(error))
+
+
+class Rate(click.ParamType[float]):
+    """How many a second: 100/s, 30/m."""
+
+    name = "RATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        try:
+            return durations.rate(value)
         except ValueError as error:
             self.fail(str(error))
