@@ -40,7 +40,7 @@ KEYS = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"c"]))
 
 
 @given(
-    arrivals=st.lists(st.tuples(KEYS, st.integers(0, 1)), max_size=60),
+    arrivals=st.lists(st.tuples(KEYS, st.integers(0, 1)), max_size=30),
     cap=st.one_of(st.none(), st.integers(1, 3)),
     data=st.data(),
 )
