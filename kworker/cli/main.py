@@ -22,6 +22,7 @@ COMMANDS = {
     "dlq": "List, show, group, replay, discard and export dead letters.",
     "lag": "Say how far an app's group is behind.",
     "offsets": "Show and move an app's group's positions.",
+    "dedup": "Show and forget what this host remembers of handled messages.",
     "handlers": "List an app's handlers.",
     "config": "Show the settings that hold, and where each came from.",
     "topics": "Plan and create the topics that an app needs.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .. import offsets
-from ..errors import UsageError
+from ..errors import StoreError, UsageError
 from ..names import did_you_mean
 from . import cluster, options, output, tables
 from .positions import Position
@@ -16,7 +18,9 @@ from .positions import Position
 if TYPE_CHECKING:
     from ..message import Partition
     from ..progress import Move
+    from ..stores import Store
 
+_PATIENCE = 10.0  # seconds to wait for the turn of others that write into the store
 _SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 
 
@@ -87,16 +91,24 @@ def show_command(given: options.Given, as_json: bool) -> None:
     metavar="TOPIC",
     help="This topic alone, which may be one of retries; else all that handlers take. Repeatable.",
 )
+@click.option(
+    "--again", is_flag=True, help="Also forget what this host's store remembers of the topics."
+)
 @click.option("--execute", is_flag=True, help="Move them; without it, only say where to.")
-@options.with_app(*_SETTINGS)
+@options.with_app("db", *_SETTINGS)
 def reset_command(
-    given: options.Given, to: offsets.Position, chosen: tuple[str, ...], execute: bool
+    given: options.Given,
+    to: offsets.Position,
+    chosen: tuple[str, ...],
+    again: bool,
+    execute: bool,
 ) -> None:
     """Move the group's positions, so that its workers go on from there.
 
-    Nothing is moved while the group has members: stop its workers first. What this host's
-    store remembers is not handled again, wherever the positions are. Exit codes: 0 done,
-    2 the group has members, or the position is none, 3 a topic is missing, 4 Kafka unreachable.
+    Nothing is moved while the group has members: stop its workers first. What a host's store
+    remembers is skipped there when it comes again; --again makes this host's forget it. Exit
+    codes: 0 done, 2 the group has members, or the position is none, 3 a topic is missing,
+    4 Kafka unreachable, 5 the store cannot be used.
     """
     from .. import progress
 
@@ -111,11 +123,20 @@ def reset_command(
         output.data(
             f"{_count(len(moves))} of group {room.group} would be moved; add --execute to do it"
         )
+        if again:
+            output.note(f"what {room.store} remembers of {_topics(moves)} would be forgotten")
         if active:
             output.note(progress.refusal(room.group, active))
         return
-    progress.move(room.kafka, room.group, {one.partition: one.after for one in moves})
-    output.data(f"moved {_count(len(moves))} of group {room.group}")
+    with room.memory(again) as memory:
+        progress.move(room.kafka, room.group, {one.partition: one.after for one in moves})
+        output.data(f"moved {_count(len(moves))} of group {room.group}")
+        if memory is not None:
+            _forget(memory, room.store, moves)
+    if again:
+        output.note("other hosts of the group keep their memory; do the same there")
+    elif any(one.before is not None and one.after < one.before for one in moves):
+        output.note("what a host's store remembers is skipped there; --again forgets it here")
 
 
 class _Room:
@@ -126,7 +147,21 @@ class _Room:
         self.sources = app.register().topics
         self.topics = cluster.topics_of(app, configuration)
         self.group = self.topics.group
+        self.store = cluster.store_of(self.group, configuration)
         self.kafka = cluster.connect(configuration)
+
+    @contextmanager
+    def memory(self, wanted: bool) -> Iterator[Store | None]:
+        """The store on this host, None where it is not wanted or not there. Raises StoreError
+        before anything else is done."""
+        from ..stores import open_store
+
+        if not (wanted and self.store.exists()):
+            yield None
+            return
+        identity = self.kafka.admin().cluster_id()
+        with closing(open_store(self.store, group=self.group, cluster=identity)) as store:
+            yield store
 
     def partitions(self, chosen: Sequence[str] = ()) -> list[Partition]:
         """Those that the group reads, of the chosen topics alone if there are any."""
@@ -154,6 +189,22 @@ def _table(moves: Sequence[Move]) -> None:
             for one in moves
         ],
     )
+
+
+def _forget(memory: Store, path: Path, moves: Sequence[Move]) -> None:
+    for topic in sorted({one.partition.topic for one in moves}):
+        count = memory.forget(topic=topic, patience=_PATIENCE)
+        if count is None:
+            raise StoreError(
+                f"{path}: another process has had its turn for {_PATIENCE:.0f} s, so what it "
+                f"remembers of {topic} is not forgotten; the positions are moved: give the "
+                "command again with --to +0"
+            )
+        output.data(f"forgot {count} entries of {topic}")
+
+
+def _topics(moves: Sequence[Move]) -> str:
+    return ", ".join(sorted({one.partition.topic for one in moves}))
 
 
 def _count(number: int) -> str:

@@ -94,6 +94,20 @@ class Store(Protocol):
         and as many attempts that nobody came back to since. How many marks were forgotten;
         0 also when another process has its turn."""
 
+    def forget(
+        self,
+        *,
+        id: str | None = None,
+        handler: str | None = None,
+        topic: str | None = None,
+        patience: float = 0.0,
+    ) -> int | None:
+        """Forget the marks, offsets and attempts that agree with all that is given, which must
+        be something. `id` may be a position, as topic/partition/offset. How many they were;
+        None when another process has had its turn for `patience` seconds,
+        and nothing was forgotten. What a worker that runs holds in memory it remembers until
+        it ends."""
+
     def close(self) -> None:
         """Flush and close; safe to call twice."""
 

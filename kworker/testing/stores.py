@@ -246,6 +246,65 @@ class StoreContract:
         assert store.attempts([MARK, fresh]) == {fresh: Attempt(2)}
         store.close()
 
+    def test_an_id_is_forgotten_with_its_copies_and_attempts_for_one_handler_or_for_all(
+        self, tmp_path: Path
+    ) -> None:
+        store = self.open(tmp_path, StoreClock())
+        copy, other = MARK._replace(hop=1), MARK._replace(id="a-2")
+        mail = MARK._replace(handler="shop.mail")
+        store.record(Turn(seen=[MARK, copy, other, mail], attempts={MARK: Attempt(1)}))
+
+        one = store.forget(id="a-1", handler="shop.charge")
+        left = store.seen([MARK, copy, other, mail])
+        every = store.forget(id="a-1")
+
+        assert (one, left) == (3, {other, mail})
+        assert (every, store.seen([MARK, copy, other, mail])) == (1, {other})
+        assert store.attempts([MARK]) == {}
+        assert store.forget(id="a-1") == 0
+        store.close()
+
+    def test_a_handler_or_a_topic_is_forgotten_and_nothing_beside_it(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        mail, returns = MARK._replace(handler="shop.mail"), MARK._replace(topic="returns")
+        done = {("shop.charge", LOG): Ranges([(0, 9)]), ("shop.mail", LOG): Ranges([(0, 5)])}
+        store.record(Turn(seen=[MARK, mail, returns], done=done, topics={LOG.topic_id: "orders"}))
+
+        counts = [store.forget(handler="shop.charge", topic="orders")]
+        seen, offsets = store.seen([MARK, mail, returns]), store.done("shop.charge", LOG)
+        counts += [store.forget(topic="orders"), store.forget(handler="shop.charge")]
+
+        assert counts == [10, 6, 1]
+        assert (seen, bool(offsets)) == ({mail, returns}, False)
+        assert not store.seen([MARK, mail, returns])
+        assert not store.done("shop.mail", LOG)
+        store.close()
+
+    def test_the_id_of_a_message_that_brought_none_is_its_position(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        copy = Mark("shop.charge", "orders", f"{LOG.topic_id}/0/4", 0, 1)
+        done = {("shop.charge", LOG): Ranges([(0, 9)])}
+        store.record(Turn(seen=[copy], done=done, topics={LOG.topic_id: "orders"}))
+
+        counts = [store.forget(id="orders/0/4"), store.forget(id=f"{LOG.topic_id}/0/8")]
+        counts += [store.forget(id=name) for name in ("orders/1/5", "orders/0/99", "returns/0/5")]
+
+        assert counts == [2, 1, 0, 0, 0]
+        assert store.done("shop.charge", LOG) == Ranges([(0, 4), (5, 8)])
+        assert not store.seen([copy])
+        store.close()
+
+    def test_what_was_forgotten_on_demand_may_be_recorded_again(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        other = MARK._replace(id="a-2")
+        store.record(Turn(seen=[MARK, other]))
+        store.forget(handler="shop.charge")
+
+        store.record(Turn(seen=[MARK]))
+
+        assert store.seen([MARK, other]) == {MARK}
+        store.close()
+
     def test_closing_twice_does_no_harm(self, tmp_path: Path) -> None:
         store = self.open(tmp_path, StoreClock())
 

@@ -16,6 +16,9 @@ import pytest
 
 from kworker.kafka.api import Committed
 from kworker.message import Partition
+from kworker.ranges import Ranges
+from kworker.stores import Store, open_store
+from kworker.stores.api import Log, Mark, Turn
 
 
 def commit(shop: Any, positions: dict[int, int], topic: str | None = None, **more: Any) -> None:
@@ -366,3 +369,64 @@ def test_a_reset_needs_a_position_and_topics_that_the_group_reads(open_shop: Any
         f"kworker: error: group {shop.group!r} does not read {shop.source[:-1]!r}; did you mean "
         f"{shop.source!r}?\n"
     )
+
+
+# --- offsets reset --again -----------------------------------------------------------------
+
+
+def remembering(shop: Any, cluster: str | None = None) -> Store:
+    """This host's store of the group, as a worker opens it."""
+    identity = cluster or shop.cluster.admin().cluster_id()
+    path = shop.folder / ".kworker" / f"{shop.group}.db"
+    return open_store(path, group=shop.group, cluster=identity)
+
+
+def test_again_forgets_what_this_host_remembers_of_the_topics_that_are_moved(
+    open_shop: Any,
+) -> None:
+    shop = open_shop
+    shop.send()
+    commit(shop, {0: 1, 1: 0, 2: 0})
+    mark, other = Mark("shop.charge", shop.source, "a"), Mark("shop.charge", "returns", "a")
+    log = Log("some-topic-id", 0)
+    with closing(remembering(shop)) as store:
+        done = {("shop.charge", log): Ranges([(0, 1)])}
+        store.record(Turn(seen=[mark, other], done=done, topics={log.topic_id: shop.source}))
+
+    dry = reset(shop, "--to", "earliest", "--again")
+    plain = reset(shop, "--to", "earliest", "--execute")
+    with closing(remembering(shop)) as store:
+        kept = store.seen([mark, other])
+    again = reset(shop, "--to", "earliest", "--again", "--execute")
+
+    assert f"remembers of {shop.source} would be forgotten" in dry.err
+    assert "is skipped there; --again forgets it here" in plain.err
+    assert kept == {mark, other}
+    assert again.code == 0, again.err
+    assert f"forgot 2 entries of {shop.source}\n" in again.out
+    assert "other hosts of the group keep their memory" in again.err
+    with closing(remembering(shop)) as store:
+        assert store.seen([mark, other]) == {other}
+        assert not store.done("shop.charge", log)
+
+
+def test_a_store_of_another_cluster_is_told_before_anything_is_moved(open_shop: Any) -> None:
+    shop = open_shop
+    shop.send()
+    commit(shop, {0: 1})
+    remembering(shop, "another-cluster").close()
+
+    answer = reset(shop, "--to", "earliest", "--again", "--execute")
+
+    assert answer.code == 5
+    assert "belongs to cluster 'another-cluster'" in answer.err
+    assert committed(shop)[0] == Committed(1)
+
+
+def test_again_needs_no_store(open_shop: Any) -> None:
+    shop = open_shop
+
+    answer = reset(shop, "--to", "earliest", "--again", "--execute")
+
+    assert answer.code == 0, answer.err
+    assert not (shop.folder / ".kworker").exists()

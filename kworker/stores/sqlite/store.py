@@ -12,7 +12,7 @@ from ...clock import Clock
 from ...errors import StoreError
 from ...ranges import Ranges
 from ..api import Attempt, Log, Mark, Turn
-from . import attempts, care, positions, schema, seen
+from . import attempts, care, forget, positions, schema, seen
 from .marks import Scopes
 from .turnstile import Turnstile
 
@@ -90,6 +90,21 @@ class SqliteStore:
                 return 0
             attempts.forget(self._connection, before, limit)
             return seen.forget(self._connection, before, limit)
+
+    def forget(
+        self,
+        *,
+        id: str | None = None,
+        handler: str | None = None,
+        topic: str | None = None,
+        patience: float = 0.0,
+    ) -> int | None:
+        if id is None and handler is None and topic is None:
+            raise ValueError("nothing is said about what to forget")
+        with care.telling(self._path), self._turn(patience) as mine:
+            if not mine:
+                return None
+            return forget.forget(self._connection, id=id, handler=handler, topic=topic)
 
     def close(self) -> None:
         if self._closed:

@@ -1,0 +1,190 @@
+"""Looking into a store from outside, for people: read only, also while workers write to it.
+
+What is asked goes through the store's views and takes as long as reading them does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import StoreError
+from .sqlite import care, forget, schema
+from .sqlite.marks import stored_id
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerMemory:
+    """What a store remembers of one handler: how many messages it `settled`, and when the
+    `oldest` that brought an id was recorded (ISO 8601). `skipped_duplicates` None: not counted.
+    """
+
+    handler: str
+    settled: int
+    skipped_duplicates: int | None
+    oldest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One thing that a store knows of an id.
+
+    `settled`: it was settled and is skipped when it comes again. Otherwise its handler was
+    called `calls` times, and `decided` says whether what becomes of it is decided, so that it
+    is not called again. `recorded_at` is ISO 8601; of what is known by position, when
+    anything of its partition was recorded last.
+    """
+
+    handler: str
+    topic: str
+    id: str
+    replay: int
+    hop: int
+    settled: bool
+    calls: int | None
+    decided: bool
+    recorded_at: str
+
+
+class View:
+    """A store's file, opened to be looked at. Raises StoreError for what is no store."""
+
+    def __init__(self, path: Path) -> None:
+        from sqlite_utils import Database
+
+        self._path = path
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: there is no store; no worker has run here yet, or it keeps its store "
+                "elsewhere: check the folder, --db and --group"
+            )
+        with care.telling(path):
+            address = f"file:{quote(str(path.absolute()))}?mode=ro"
+            connection = sqlite3.connect(address, uri=True, isolation_level=None)
+            try:
+                schema.recognise(connection, path)
+                owner = connection.execute('SELECT "group", cluster FROM meta').fetchone()
+            except BaseException:
+                connection.close()
+                raise
+        if owner is None:
+            connection.close()
+            raise StoreError(f"{path}: does not say whose it is; name another file with --db")
+        self.group: str = owner[0]
+        self.cluster: str = owner[1]
+        self._connection = connection
+        self._database = Database(connection, execute_plugins=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, with what is not moved into the database yet."""
+        files = (self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def handlers(self) -> list[HandlerMemory]:
+        """What is remembered of each handler, by name."""
+        settled: Counter[str] = Counter()
+        oldest: dict[str, str] = {}
+        with self._telling():
+            for row in self._database.query(
+                "SELECT handler, count(*) AS settled, min(recorded_at) AS oldest "
+                "FROM seen GROUP BY handler"
+            ):
+                settled[row["handler"]] += row["settled"]
+                oldest[row["handler"]] = row["oldest"]
+            for row in self._database.query("SELECT handler, ranges FROM positions"):
+                settled[row["handler"]] += forget.decoded(row["ranges"]).total
+        return [
+            HandlerMemory(name, count, None, oldest.get(name))
+            for name, count in sorted(settled.items())
+        ]
+
+    def find(self, id: str) -> list[Trace]:
+        """Everything that is known of an id, which may be a position: topic/partition/offset."""
+        with self._telling():
+            names = sorted(forget.aliases(self._connection, id))
+            return [trace for name in names for trace in self._of(name)]
+
+    def matching(
+        self, *, id: str | None = None, handler: str | None = None
+    ) -> Mapping[tuple[str, str], int]:
+        """How many marks, offsets and attempts agree with all that is given, by handler and
+        topic: what `Store.forget` would remove."""
+        found: Counter[tuple[str, str]] = Counter()
+        if id is not None:
+            for trace in self.find(id):
+                if handler in (None, trace.handler):
+                    found[trace.handler, trace.topic] += 1
+            return found
+        with self._telling():
+            for row in self._database.query(
+                "SELECT handler, topic, count(*) AS entries FROM "
+                "(SELECT handler, topic FROM seen UNION ALL SELECT handler, topic FROM attempts) "
+                "WHERE handler = :handler GROUP BY handler, topic",
+                {"handler": handler},
+            ):
+                found[row["handler"], row["topic"]] += row["entries"]
+            for row in self._database.query(
+                "SELECT handler, coalesce(topic, topic_id) AS topic, ranges FROM positions "
+                "WHERE handler = :handler",
+                {"handler": handler},
+            ):
+                found[row["handler"], row["topic"]] += forget.decoded(row["ranges"]).total
+        return found
+
+    def older(self, before: float) -> int:
+        """How many marks were recorded before that time (seconds since the epoch)."""
+        moment = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        with self._telling():
+            [row] = self._database.query(
+                "SELECT count(*) AS marks FROM seen WHERE recorded_at < :moment",
+                {"moment": moment},
+            )
+        return int(row["marks"])
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _of(self, id: str) -> Iterator[Trace]:
+        given = {"id": stored_id(id)}
+        for row in self._database.query("SELECT * FROM seen WHERE id = :id", given):
+            yield _trace(row, settled=True)
+        for row in self._database.query("SELECT * FROM attempts WHERE id = :id", given):
+            yield _trace(row, settled=False)
+        place = forget.place(id)
+        if place is None:
+            return
+        log, offset = place
+        for row in self._database.query(
+            "SELECT * FROM positions WHERE topic_id = :topic_id AND partition = :partition",
+            log._asdict(),
+        ):
+            if offset in forget.decoded(row["ranges"]):
+                named = {**row, "topic": row["topic"] or row["topic_id"], "id": id}
+                yield _trace({**named, "replay": 0, "hop": 0}, settled=True)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        with care.telling(self._path):
+            yield
+
+
+def _trace(row: Mapping[str, Any], *, settled: bool) -> Trace:
+    return Trace(
+        handler=row["handler"],
+        topic=row["topic"],
+        id=row["id"],
+        replay=row["replay"],
+        hop=row["hop"],
+        settled=settled,
+        calls=None if settled else row["calls"],
+        decided=not settled and row["decided"] is not None,
+        recorded_at=row["recorded_at"],
+    )
