@@ -188,7 +188,7 @@ def _stats(found: Sequence[HandlerMemory], size: int) -> None:
             (
                 one.handler,
                 str(one.settled),
-                "?" if one.skipped_duplicates is None else str(one.skipped_duplicates),
+                str(one.skipped_duplicates),
                 one.oldest or "-",
             )
             for one in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Tro
 from ..message import Partition, Record
 from ..outcome import Done, Dropped, Outcome, Skipped
 from ..plugins import Tell
-from ..stores.api import Store
+from ..stores.api import Store, Turn
 from .delivery.api import Delivery, Shipment
 from .executors import Executor, Performed
 from .intake import Admitted, Batch, Intake, UnknownHandler
@@ -98,6 +99,7 @@ class Loop:
         self.commits = 0  # not answered yet
         self.handled = 0
         self.skipped = 0
+        self._skips: Counter[str] = Counter()  # by handler, not recorded yet
         self._stop_within: float | None = None
         self._full_since: float | None = None
         self._beat = Every(clock, limits.commit_every)
@@ -291,6 +293,7 @@ class Loop:
         record = work.record
         work.ledger.close(record.offset, record.size)
         self.skipped += 1
+        self._skips[work.scope.name] += 1
         if self.tell.wants("message_skipped"):
             self.tell(
                 "message_skipped",
@@ -572,6 +575,7 @@ class Loop:
         while self.commits and not deadline.passed:
             self.consumer.poll(BATCH, 0.01)
         self.beat()
+        self._count_skips(patience=min(0.5, deadline.remaining))
         return finished and not self.commits
 
     def abandon(self) -> None:
@@ -585,8 +589,15 @@ class Loop:
         """Once a second: say how it goes. Now and then: forget what is old."""
         if self._second.due():
             self.tell("worker_beat", snapshot=self.snapshot())
+            self._count_skips()
         if self._prune.due():
             self.store.prune(self.clock.wall() - self.limits.dedup_retention)
+
+    def _count_skips(self, patience: float = 0.0) -> None:
+        """Record how many duplicates were skipped. Nothing hangs on it: after a crash some are
+        not counted."""
+        if self._skips and self.store.record(Turn(skipped=dict(self._skips)), patience=patience):
+            self._skips.clear()
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

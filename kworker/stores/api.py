@@ -52,7 +52,8 @@ class Turn:
 
     `seen` are marks of messages with an id of their own; `done` are offsets of messages
     whose id is their position, by handler and log, added to what is stored; `attempts` are
-    written, replacing what stood there; for every mark in `settled` the attempt is removed.
+    written, replacing what stood there; for every mark in `settled` the attempt is removed;
+    `skipped` are counts of duplicates by handler, added to what is stored, for people.
 
     `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
     closing such gaps keeps what is stored short.
@@ -63,6 +64,7 @@ class Turn:
     topics: Mapping[str, str] | None = None  # topic id -> topic name, for people
     attempts: Mapping[Mark, Attempt] | None = None
     settled: Sequence[Mark] = ()
+    skipped: Mapping[str, int] | None = None
 
 
 class Store(Protocol):

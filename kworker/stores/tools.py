@@ -23,12 +23,12 @@ from .sqlite.marks import stored_id
 @dataclass(frozen=True, slots=True)
 class HandlerMemory:
     """What a store remembers of one handler: how many messages it `settled`, and when the
-    `oldest` that brought an id was recorded (ISO 8601). `skipped_duplicates` None: not counted.
+    `oldest` that brought an id was recorded (ISO 8601).
     """
 
     handler: str
     settled: int
-    skipped_duplicates: int | None
+    skipped_duplicates: int
     oldest: str | None
 
 
@@ -101,9 +101,13 @@ class View:
                 oldest[row["handler"]] = row["oldest"]
             for row in self._database.query("SELECT handler, ranges FROM positions"):
                 settled[row["handler"]] += forget.decoded(row["ranges"]).total
+            skipped = {
+                row["handler"]: row["duplicates"]
+                for row in self._database.query("SELECT * FROM skipped")
+            }
         return [
-            HandlerMemory(name, count, None, oldest.get(name))
-            for name, count in sorted(settled.items())
+            HandlerMemory(name, settled[name], skipped.get(name, 0), oldest.get(name))
+            for name in sorted(settled.keys() | skipped.keys())
         ]
 
     def find(self, id: str) -> list[Trace]:

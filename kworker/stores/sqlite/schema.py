@@ -12,7 +12,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 1  # how many migrations there are
+VERSION = 2  # how many migrations there are
 _OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
 
 
@@ -83,7 +83,7 @@ def migrations() -> Migrations:
     from sqlite_utils import Migrations
 
     steps = Migrations("kworker")
-    for step in (_the_first_tables,):
+    for step in (_the_first_tables, _skipped_duplicates):
         steps(name=step.__name__.lstrip("_"))(step)
     return steps
 
@@ -91,6 +91,11 @@ def migrations() -> Migrations:
 def _the_first_tables(db: Database) -> None:
     for statement in _FIRST:
         db.execute(statement)
+
+
+def _skipped_duplicates(db: Database) -> None:
+    db.execute("CREATE TABLE skip (handler TEXT PRIMARY KEY, duplicates INTEGER NOT NULL)")
+    db.execute("CREATE VIEW skipped AS SELECT handler, duplicates FROM skip")
 
 
 # Marks are kept in the order of writing, which makes the oldest cheap to find and the end

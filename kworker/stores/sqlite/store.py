@@ -12,7 +12,7 @@ from ...clock import Clock
 from ...errors import StoreError
 from ...ranges import Ranges
 from ..api import Attempt, Log, Mark, Turn
-from . import attempts, care, forget, positions, schema, seen
+from . import attempts, care, forget, positions, schema, seen, skips
 from .marks import Scopes
 from .turnstile import Turnstile
 
@@ -69,7 +69,7 @@ class SqliteStore:
             return attempts.find(self._connection, self._scopes, marks)
 
     def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
-        if not (turn.seen or turn.done or turn.attempts or turn.settled):
+        if not (turn.seen or turn.done or turn.attempts or turn.settled or turn.skipped):
             return True
         with care.telling(self._path), self._turn(patience) as mine:
             if mine:
@@ -82,6 +82,8 @@ class SqliteStore:
                     attempts.write(self._connection, self._scopes, turn.attempts, now)
                 if turn.settled:
                     attempts.remove(self._connection, self._scopes, turn.settled)
+                if turn.skipped:
+                    skips.add(self._connection, turn.skipped)
             return mine
 
     def prune(self, before: float, *, limit: int = 1000) -> int:

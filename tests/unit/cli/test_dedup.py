@@ -45,8 +45,10 @@ def store(tmp_path: Path, shop: Path) -> Path:
                 done={("shop.mail", LOG): Ranges([(0, 7)])},
                 topics={LOG.topic_id: "orders"},
                 attempts={DOUBT: Attempt(2, "a copy")},
+                skipped={"shop.charge": 3},
             )
         )
+        store.record(Turn(skipped={"shop.charge": 2}))
     return path
 
 
@@ -64,13 +66,13 @@ def test_stats_are_told_as_programs_may_read_them(command, store):
             {
                 "handler": "shop.charge",
                 "settled": 4,
-                "skipped_duplicates": None,
+                "skipped_duplicates": 5,
                 "oldest": "2026-01-01T00:00:00.000Z",
             },
             {
                 "handler": "shop.mail",
                 "settled": 8,
-                "skipped_duplicates": None,
+                "skipped_duplicates": 0,
                 "oldest": "2026-01-01T00:00:01.000Z",
             },
         ],
