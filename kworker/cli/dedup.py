@@ -79,7 +79,7 @@ def get_command(given: options.Given, id: str | None, as_json: bool) -> None:
 @click.option("--handler", metavar="NAME", help="What this handler did, all of it without an ID.")
 @click.option("--execute", is_flag=True, help="Forget it; without it, only say how much.")
 @options.with_app("db", required=False)
-@click.argument("id", required=False, metavar="ID")
+@click.argument("id", required=False, metavar="[ID]")
 def forget_command(
     given: options.Given, id: str | None, handler: str | None, execute: bool
 ) -> None:
