@@ -17,7 +17,7 @@ from .errors import (
 )
 from .handlers import handler
 from .message import Message
-from .outcome import Reject, RetryLater, Skip
+from .outcome import HandlerTimeout, Outage, Reject, RetryLater, Skip
 from .retry import Retry
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "PublishRejected",
     "Reject",
     "Retry",
+    "Outage",
+    "HandlerTimeout",
     "RetryLater",
     "SettingsError",
     "Skip",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +17,54 @@ from .names import topic_fault
 from .outcome import Output
 
 
+class Timebox:
+    """How long one call of a handler may take; `seconds` None: as long as it likes."""
+
+    __slots__ = ("_on_restart", "_until", "seconds", "told")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._until = math.inf if seconds is None else time.monotonic() + seconds
+        self.told = False  # that it is over
+        self._on_restart: Callable[[float], None] | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds left, below 0 when it is over."""
+        return self._until - time.monotonic()
+
+    def restart(self) -> None:
+        """The time begins anew, for the handler is alive."""
+        if self.seconds is not None:
+            self._until = time.monotonic() + self.seconds
+            self.told = False
+            if self._on_restart is not None:
+                self._on_restart(self.seconds)
+
+    def on_restart(self, told: Callable[[float], None]) -> None:
+        """Have `told(seconds)` called, on the handler's thread, at each restart."""
+        self._on_restart = told
+
+
 class Context:
     """What a handler can do while it handles one message.
 
     May be used from any thread the handler starts, as long as it waits for them.
     """
 
-    __slots__ = ("_handler", "_lock", "_message", "_outputs", "_still_mine")
+    __slots__ = ("_handler", "_lock", "_message", "_outputs", "_still_mine", "_timebox")
 
     def __init__(
-        self, message: Message[Any], handler_name: str, still_mine: Callable[[], bool]
+        self,
+        message: Message[Any],
+        handler_name: str,
+        still_mine: Callable[[], bool],
+        timebox: Timebox | None = None,
     ) -> None:
         self._message = message
         self._handler = handler_name
         self._still_mine = still_mine
+        self._timebox = timebox or Timebox(None)
         self._outputs: list[Output] = []
         self._lock = threading.Lock()
 
@@ -67,6 +103,19 @@ class Context:
         not recorded: a long handler asks now and then, and stops.
         """
         return self._still_mine()
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the handler's `timeout`, infinite without one.
+
+        A coroutine is cancelled then; a thread cannot be, so what runs in one asks this and
+        ends by itself.
+        """
+        return self._timebox.left
+
+    def heartbeat(self) -> None:
+        """Say that long work makes progress: the handler's `timeout` begins anew."""
+        self._timebox.restart()
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -6,11 +6,11 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
-from . import codec, source
+from . import codec, durations, source
 from .context import Context
 from .errors import HandlerError
 from .message import Headers, Message
@@ -36,6 +36,10 @@ class HandlerOptions(TypedDict, total=False):
     concurrency: int | None
     dedup: Dedup | None
     trust_ids: bool
+    timeout: str | float | None
+    expires: str | float | None
+    publish_to: str | None
+    aliases: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +76,10 @@ class Handler:
     trust_ids: bool
     where: str
     decode: codec.Decoder
+    timeout: float | None = None  # seconds
+    expires: float | None = None  # seconds
+    publish_to: str | None = None
+    aliases: tuple[str, ...] = ()
     takes_value: str | None = None  # the parameter's name
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
@@ -108,6 +116,15 @@ class Register:
                 )
             for topic in handler.topics:
                 by_topic.setdefault(topic, []).append(handler)
+        self._by_alias: dict[str, Handler] = {}
+        for handler in self._by_name.values():
+            for alias in handler.aliases:
+                twin = self._by_name.get(alias) or self._by_alias.setdefault(alias, handler)
+                if twin is not handler:
+                    raise HandlerError(
+                        f"{handler.where}: the alias {alias!r} is a name of the handler at "
+                        f"{twin.where}; a name means one handler"
+                    )
         self._by_topic = {topic: tuple(found) for topic, found in by_topic.items()}
 
     def for_topic(self, topic: str) -> tuple[Handler, ...]:
@@ -115,7 +132,8 @@ class Register:
         return self._by_topic.get(topic, ())
 
     def named(self, name: str) -> Handler | None:
-        return self._by_name.get(name)
+        """The handler of that name, or whose name that once was."""
+        return self._by_name.get(name) or self._by_alias.get(name)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -135,7 +153,9 @@ def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Call
     The function stays what it is and can be called in tests as ever. It is found by an app
     that includes its module, or by `kworker run package.module`. Options: `name` (default
     module.qualname), `retry`, `order` ("key", "partition" or "none"), `concurrency` (a cap
-    within the worker's), `dedup` (message to id) and `trust_ids` (False: positions only).
+    within the worker's), `dedup` (message to id), `trust_ids` (False: positions only),
+    `timeout` of a call, `expires` (older messages are dead-lettered), `publish_to` (a topic
+    for what it returns) and `aliases` (its former names).
     Raises HandlerError for what is no function and for an unknown option; all else is
     checked when a worker starts.
     """
@@ -237,6 +257,10 @@ def _compile(declaration: Declaration, default_retry: Retry | None, where: str) 
         trust_ids=_trust_ids(options.get("trust_ids", True)),
         where=where,
         decode=_decoder(wanted) if value or messages else _undecoded,
+        timeout=_duration("timeout", options.get("timeout")),
+        expires=_duration("expires", options.get("expires")),
+        publish_to=_publish_to(options.get("publish_to")),
+        aliases=_aliases(options.get("aliases", ())),
         takes_value=value,
         takes_message=messages,
         takes_context=contexts,
@@ -444,6 +468,33 @@ def _dedup(dedup: Any) -> Dedup | None:
         raise _Refused(f"has dedup={dedup!r}: give a plain function of a Message")
     found: Dedup | None = dedup
     return found
+
+
+def _duration(option: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    try:
+        seconds = durations.seconds(given)
+    except (ValueError, AttributeError) as error:
+        raise _Refused(f"has {option}={given!r}: {error}") from error
+    if not seconds:
+        raise _Refused(f"has {option}={given!r}: nothing can be done in no time")
+    return seconds
+
+
+def _publish_to(topic: Any) -> str | None:
+    if topic is not None:
+        fault = topic_fault(topic) if isinstance(topic, str) else "give a topic's name"
+        if fault is not None:
+            raise _Refused(f"has publish_to={topic!r}: {fault}")
+    found: str | None = topic
+    return found
+
+
+def _aliases(aliases: Any) -> tuple[str, ...]:
+    if isinstance(aliases, str) or not all(isinstance(one, str) and one for one in aliases):
+        raise _Refused(f"has aliases={aliases!r}: give a list of its former names")
+    return tuple(aliases)
 
 
 def _trust_ids(trust_ids: Any) -> bool:

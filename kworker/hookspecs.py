@@ -71,6 +71,16 @@ def message_skipped(message: AnyMessage, handler: HandlerInfo, reason: str) -> N
 
 
 @hookspec
+def outage_started(handler: HandlerInfo, reason: str) -> None:
+    """What the handler needs is down; its messages wait, and one at a time is tried."""
+
+
+@hookspec
+def outage_ended(handler: HandlerInfo) -> None:
+    """One that was tried did not end in an outage; the others follow."""
+
+
+@hookspec
 def position_lost(partition: Partition, expected: int, found: int, missing: int | None) -> None:
     """The next message to read is gone; reading goes on at `found`. None: nobody can count."""
 

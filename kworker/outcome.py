@@ -32,6 +32,22 @@ class RetryLater(Exception):
         self.delay = durations.seconds(delay)
 
 
+class Outage(Exception):
+    """Raised by a handler: what it needs is down. Nobody is to blame, least the message.
+
+    Its handler's messages wait unfinished, no call is spent and nothing is copied; one is
+    tried at a time, with growing pauses, until one does not end so.
+    """
+
+
+class Expired(Exception):
+    """The message is older than its handler's `expires`; it is dead-lettered unhandled."""
+
+
+class HandlerTimeout(Exception):
+    """A coroutine ran longer than its handler's `timeout` and was cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """A message that a handler publishes, encoded; sent only if the handler ends well."""
@@ -70,7 +86,12 @@ class Dropped:
     """The handler was not called: its partition has moved or the worker stops."""
 
 
-Outcome = Done | Skipped | Failed | Dropped
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The handler was not called, or could do nothing: what it needs is down."""
+
+
+Outcome = Done | Skipped | Failed | Dropped | Postponed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import tenacity
 
 from . import durations
 from .errors import HandlerError, Undecodable
-from .outcome import Decision, GiveUp, Reject, RetryLater, SendOn, TryAgain
+from .outcome import Decision, Expired, GiveUp, Reject, RetryLater, SendOn, TryAgain
 
 log = logging.getLogger("kworker.runtime")
 
@@ -104,6 +104,8 @@ def decide(
         return GiveUp("undecodable")
     if isinstance(error, Reject):
         return GiveUp("rejected")
+    if isinstance(error, Expired):
+        return GiveUp("expired")
     if isinstance(error, RetryLater):
         if calls >= policy.calls:
             return GiveUp("retries_exhausted")

@@ -79,6 +79,17 @@ class Journal:
         )  # fmt: skip
 
     @hookimpl
+    def outage_started(self, handler: HandlerInfo, reason: str) -> None:
+        log.error(
+            "%s waits, what it needs is down: %s; one message at a time is tried",
+            handler.name, reason, extra={"handler": handler.name},
+        )  # fmt: skip
+
+    @hookimpl
+    def outage_ended(self, handler: HandlerInfo) -> None:
+        log.info("%s works again", handler.name, extra={"handler": handler.name})
+
+    @hookimpl
     def position_lost(
         self, partition: Partition, expected: int, found: int, missing: int | None
     ) -> None:

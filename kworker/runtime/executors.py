@@ -11,9 +11,21 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-from ..context import Context
+from .. import durations
+from ..context import Context, Timebox
 from ..handlers import Handler
-from ..outcome import Done, Dropped, Failed, Outcome, Skip, Skipped
+from ..outcome import (
+    Done,
+    Dropped,
+    Expired,
+    Failed,
+    HandlerTimeout,
+    Outage,
+    Outcome,
+    Postponed,
+    Skip,
+    Skipped,
+)
 from .lanes import Run
 from .settle import words
 from .work import Work
@@ -24,13 +36,15 @@ HELD = 0.002  # seconds that results are held back so that others travel with th
 
 
 class Performed(NamedTuple):
-    """Results on their way back to the loop; `run` is set when that run is over."""
+    """Results of a run on their way back to the loop; `over`: there are no more."""
 
     results: list[tuple[Work, Outcome]]
-    run: Run | None
+    run: Run
+    over: bool
 
 
 Answer = Callable[[Performed], None]
+Down = Callable[[str], bool]  # whether what a handler needs is down; asked on any thread
 
 
 class Executor(Protocol):
@@ -43,53 +57,25 @@ class Executor(Protocol):
         """Let idle threads end; what runs is not waited for."""
 
 
-def executor_for(handlers: tuple[Handler, ...], concurrency: int, answer: Answer) -> Executor:
+def executor_for(
+    handlers: tuple[Handler, ...], concurrency: int, answer: Answer, down: Down
+) -> Executor:
     """Coroutines where every handler is one, else threads.
 
     Beside `def` handlers, an `async def` one runs on the event loop while a thread waits
     for it: so the threads alone bound how many handlers run at once.
     """
     if handlers and all(handler.is_async for handler in handlers):
-        return Coroutines(concurrency, answer)
-    return Threads(concurrency, answer)
-
-
-def prepare(work: Work) -> tuple[Context | None, dict[str, Any]]:
-    """Decode a work's message and bind its handler's parameters. Raises Undecodable.
-
-    The context is made only for a handler that asks for it.
-    """
-    handler, record = work.scope.handler, work.record
-    assert handler is not None
-    message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
-    work.seen_as = message
-    if not handler.takes_context:
-        return None, handler.arguments(message, None)
-    context = Context(message, handler.name, lambda: work.ledger.ours)
-    return context, handler.arguments(message, context)
-
-
-DONE = Done()
-
-
-def done(context: Context | None) -> Done:
-    """What a handler that ended well leaves to be published."""
-    outputs = context.outputs if context is not None else ()
-    return Done(outputs) if outputs else DONE
-
-
-def failure(error: BaseException) -> Outcome:
-    """What an exception out of a handler stands for."""
-    if isinstance(error, Skip):
-        return Skipped(words(error) or "skipped by its handler")
-    return Failed(error)
+        return Coroutines(concurrency, answer, down)
+    return Threads(concurrency, answer, down)
 
 
 class Threads:
     """At most `concurrency` threads, started when there is work for them."""
 
-    def __init__(self, concurrency: int, answer: Answer) -> None:
+    def __init__(self, concurrency: int, answer: Answer, down: Down) -> None:
         self._answer = answer
+        self._down = down
         self._runs: SimpleQueue[Run | None] = SimpleQueue()
         self._limit = concurrency
         self._threads = 0
@@ -114,41 +100,39 @@ class Threads:
             run.active = True
             told = time.monotonic()
             for work in run.works:
-                run.results.append((work, self._perform(work)))
+                run.results.append((work, self._perform(work, run)))
                 if time.monotonic() - told > HELD:
-                    self._answer(Performed(run.take(), None))
+                    self._answer(Performed(run.take(), run, False))
                     told = time.monotonic()
-            self._answer(Performed(run.take(), run))
+            self._answer(Performed(run.take(), run, True))
             self._idle.release()
 
-    def _perform(self, work: Work) -> Outcome:
+    def _perform(self, work: Work, run: Run) -> Outcome:
         if not work.ledger.starting:
             return Dropped()
-        handler = work.scope.handler
-        assert handler is not None
+        if run.down or (self._down(work.scope.name) and not run.probe):
+            return Postponed()
         try:
-            context, arguments = prepare(work)
+            call = _Call(work)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
             return Failed(error, called=False)
-        work.started = time.monotonic()
+        call.begin()
         try:
-            if handler.is_async:
-                self._loop.run(handler.function(**arguments))
-            else:
-                handler.function(**arguments)
+            if call.handler.is_async:
+                return call.ended(self._loop.run(call.bounded()))
+            return call.ended(call.handler.function(**call.arguments))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
-            return failure(error)
+            return failure(error, run)
         finally:
-            work.seconds += time.monotonic() - work.started
-            work.started = None
-        return done(context)
+            call.end()
 
 
 class Coroutines:
     """`concurrency` coroutines on one event loop, in a thread of its own."""
 
-    def __init__(self, concurrency: int, answer: Answer) -> None:
+    def __init__(self, concurrency: int, answer: Answer, down: Down) -> None:
         self._answer = answer
+        self._down = down
         self._limit = concurrency
         self._runs: deque[Run] = deque()
         self._serving: set[asyncio.Task[None]] = set()
@@ -171,32 +155,108 @@ class Coroutines:
         while self._runs:
             run = self._runs.popleft()
             run.active = True
-            results: list[tuple[Work, Outcome]] = []
+            told = time.monotonic()
             for work in run.works:
-                if results:
-                    # What is finished does not wait for a handler that may take long.
-                    self._answer(Performed(results, None))
-                results = [(work, await self._perform(work))]
-            self._answer(Performed(results, run))
+                run.results.append((work, await self._perform(work, run)))
+                if time.monotonic() - told > HELD:
+                    self._answer(Performed(run.take(), run, False))
+                    told = time.monotonic()
+            self._answer(Performed(run.take(), run, True))
 
-    async def _perform(self, work: Work) -> Outcome:
+    async def _perform(self, work: Work, run: Run) -> Outcome:
         if not work.ledger.starting:
             return Dropped()
-        handler = work.scope.handler
-        assert handler is not None
+        if run.down or (self._down(work.scope.name) and not run.probe):
+            return Postponed()
         try:
-            context, arguments = prepare(work)
+            call = _Call(work)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
             return Failed(error, called=False)
-        work.started = time.monotonic()
+        call.begin()
         try:
-            await handler.function(**arguments)
+            return call.ended(await call.bounded())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
-            return failure(error)
+            return failure(error, run)
         finally:
-            work.seconds += time.monotonic() - work.started
-            work.started = None
-        return done(context)
+            call.end()
+
+
+DONE = Done()
+
+
+class _Call:
+    """One call of a handler: its parameters bound, its time measured and bounded."""
+
+    __slots__ = ("arguments", "context", "handler", "work")
+
+    def __init__(self, work: Work) -> None:
+        """Raises Undecodable, and Expired for a message that is too old."""
+        handler, record = work.scope.handler, work.record
+        assert handler is not None
+        if handler.expires is not None:
+            _refuse_expired(work, handler.expires)
+        message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
+        work.seen_as = message
+        self.work = work
+        self.handler = handler
+        self.context: Context | None = None
+        if handler.timeout is not None:
+            work.timebox = Timebox(handler.timeout)
+        if handler.takes_context or handler.publish_to is not None:
+            # Made only for those who ask: most do not, and it costs.
+            ledger = work.ledger
+            self.context = Context(message, handler.name, lambda: ledger.ours, work.timebox)
+        self.arguments = handler.arguments(message, self.context)
+
+    def begin(self) -> None:
+        self.work.thread = threading.get_ident()
+        self.work.started = time.monotonic()
+
+    def end(self) -> None:
+        work = self.work
+        assert work.started is not None
+        work.seconds += time.monotonic() - work.started
+        work.started = None
+        work.timebox = None
+
+    async def bounded(self) -> Any:
+        """Await the handler's coroutine, cancelled when its time is over."""
+        timebox = self.work.timebox
+        if timebox is None or timebox.seconds is None:
+            return await self.handler.function(**self.arguments)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timebox.seconds) as limit:
+                timebox.on_restart(lambda seconds: limit.reschedule(loop.time() + seconds))
+                return await self.handler.function(**self.arguments)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            told = durations.canonical(timebox.seconds)
+            raise HandlerTimeout(f"{self.handler.name} was cancelled after {told}") from error
+
+    def ended(self, result: Any) -> Outcome:
+        """What a handler that ended well leaves behind."""
+        context = self.context
+        if context is None:
+            return DONE
+        if self.handler.publish_to is not None and result is not None:
+            context.publish(self.handler.publish_to, result, key=self.work.record.key)
+        outputs = context.outputs
+        return Done(outputs) if outputs else DONE
+
+
+def failure(error: BaseException, run: Run) -> Outcome:
+    """What an exception out of a handler stands for."""
+    run.down = isinstance(error, Outage)
+    if isinstance(error, Skip):
+        return Skipped(words(error) or "skipped by its handler")
+    return Failed(error)
+
+
+def _refuse_expired(work: Work, after: float) -> None:
+    if work.sent_at is not None and (age := time.time() - work.sent_at) > after:
+        raise Expired(f"sent {age:.0f} s ago, and it expires after {durations.canonical(after)}")
 
 
 class _EventLoop:

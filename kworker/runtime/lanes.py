@@ -17,10 +17,15 @@ AHEAD = 0.1  # seconds of work in one lane that are handed over at once: a retry
 class Run:
     """Works to be performed one after the other, lane by lane."""
 
-    __slots__ = ("active", "lanes", "results", "scope", "works")
+    __slots__ = ("active", "again", "down", "lanes", "probe", "results", "scope", "works")
 
-    def __init__(self, works: list[Work], lanes: list[LaneKey], scope: Scope) -> None:
+    def __init__(
+        self, works: list[Work], lanes: list[LaneKey], scope: Scope, probe: bool = False
+    ) -> None:
         self.works = works
+        self.probe = probe  # it finds out whether an outage is over
+        self.down = False  # it met one: the rest of it is not called
+        self.again: list[Work] = []  # postponed; they go back in front when the run is over
         self.lanes = lanes
         self.scope = scope
         self.active = False  # somebody has begun with it
@@ -54,11 +59,13 @@ class Lanes:
     A lane is handed out as part of a run and is busy until that run is left; works without
     a lane wait for nobody. A run holds one lane, or as many as a quick handler does in about
     a millisecond. `cap` says how many runs of a handler may be out at once (None: any
-    number). Only the loop's thread touches lanes.
+    number); while a handler is `probing`, a run is one work. Only the loop's thread touches
+    lanes.
     """
 
-    def __init__(self, cap: Callable[[str], int | None]) -> None:
+    def __init__(self, cap: Callable[[str], int | None], probing: Callable[[str], bool]) -> None:
         self._cap = cap
+        self._probing = probing
         self._waiting: dict[LaneKey, deque[Work]] = {}
         self._busy: set[LaneKey] = set()
         self._queues: dict[Scope, _Queue] = {}
@@ -99,8 +106,11 @@ class Lanes:
                 yield run
 
     def _fill(self, scope: Scope, queue: _Queue) -> Run:
-        wanted = min(LONGEST, int(WORTH / queue.pace)) if queue.pace < WORTH else 1
-        longest = min(LONGEST, int(AHEAD / queue.pace)) if queue.pace < AHEAD else 1
+        probe = self._probing(scope.name)
+        wanted = longest = 1
+        if not probe:
+            wanted = max(1, min(LONGEST, int(WORTH / queue.pace)))
+            longest = max(1, min(LONGEST, int(AHEAD / queue.pace)))
         works: list[Work] = []
         lanes: list[LaneKey] = []
         ready = queue.ready
@@ -121,10 +131,12 @@ class Lanes:
                 lanes.append(entry)
             if len(works) >= wanted:
                 break
-        return Run(works, lanes, scope)
+        return Run(works, lanes, scope, probe)
 
     def leave(self, run: Run) -> None:
-        """The run is over: its lanes are free again."""
+        """The run is over: its lanes are free again, with what was postponed in front."""
+        for work in reversed(run.again):
+            self.enter(work, first=True)
         queue = self._queues[run.scope]
         self._out[run.scope.name] -= 1
         pace = sum(work.seconds for work in run.works) / len(run.works)

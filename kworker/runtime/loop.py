@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,17 @@ from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
 from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Trouble
 from ..message import Partition, Record
-from ..outcome import Done, Dropped, Outcome, Skipped
+from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Skipped
 from ..plugins import Tell
 from ..stores.api import Store, Turn
 from .delivery.api import Delivery, Shipment
 from .executors import Executor, Performed
+from .gates import Gates
 from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lanes import Lanes, Run
 from .ledger import Ledger
 from .positions import Positions
+from .settle import words
 from .timers import Timers
 from .work import Work
 
@@ -63,6 +66,7 @@ class Loop:
         consumer: Consumer,
         topics: Sequence[str],
         intake: Intake,
+        gates: Gates,
         lanes: Lanes,
         executor: Executor,
         delivery: Callable[
@@ -80,6 +84,7 @@ class Loop:
         self.consumer = consumer
         self.topics = topics
         self.intake = intake
+        self.gates = gates
         self.lanes = lanes
         self.executor = executor
         self.store = store
@@ -244,23 +249,30 @@ class Loop:
 
     def held(self) -> list[Performed]:
         """What handlers have ended and their threads hold back, while another one is called."""
-        return [Performed(run.take(), None) for run in self.runs if run.results]
+        return [Performed(run.take(), run, False) for run in self.runs if run.results]
 
     def hear(self, news: Iterable[Performed | Answered]) -> None:
         """Let every answer have its consequence."""
         for one in news:
             if isinstance(one, Performed):
                 for work, outcome in one.results:
-                    self.settle(work, outcome)
-                if one.run is not None:
+                    self.settle(work, outcome, one.run)
+                if one.over:
                     self.runs.discard(one.run)
                     self.lanes.leave(one.run)
             else:
                 self.delivery.answered(*one)
 
-    def settle(self, work: Work, outcome: Outcome) -> None:
+    def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         """A handler has ended, or was not even started."""
-        if isinstance(outcome, Dropped):
+        if isinstance(outcome, Failed) and isinstance(outcome.error, Outage):
+            self._shut(work, outcome.error)
+            outcome = Postponed()
+        elif not isinstance(outcome, Dropped | Postponed) and self.gates.open(work.scope.name):
+            self.tell("outage_ended", handler=work.scope.fact)
+        if isinstance(outcome, Postponed) and work.ledger.starting:
+            run.again.append(work)
+        elif isinstance(outcome, Dropped | Postponed):
             self.dispatch(self.intake.again(self.intake.abandon(work)))
         elif work.ours:
             self.delivery.settle(work, outcome)
@@ -270,6 +282,12 @@ class Loop:
                 work.scope.name,
                 extra=where(work),
             )
+
+    def _shut(self, work: Work, outage: Outage) -> None:
+        """What a handler needs is down: its messages wait, and one at a time tries."""
+        reason = words(outage) or "what it needs is down"
+        if self.gates.shut(work.scope.name, reason):
+            self.tell("outage_started", handler=work.scope.fact, reason=reason)
 
     def _closed(self, work: Work, outcome: Outcome) -> None:
         """A work is settled and recorded: its part of the offset is done."""
@@ -588,6 +606,7 @@ class Loop:
     def beat(self) -> None:
         """Once a second: say how it goes. Now and then: forget what is old."""
         if self._second.due():
+            self._look_after_threads()
             self.tell("worker_beat", snapshot=self.snapshot())
             self._count_skips()
         if self._prune.due():
@@ -598,6 +617,24 @@ class Loop:
         not counted."""
         if self._skips and self.store.record(Turn(skipped=dict(self._skips)), patience=patience):
             self._skips.clear()
+
+    def _look_after_threads(self) -> None:
+        """Tell of handlers that run longer than their timeout; a thread cannot be cancelled,
+        so its message stays unsettled until it ends."""
+        frames = None
+        for run in self.runs:
+            for work in run.works:
+                timebox = work.timebox
+                if timebox is None or timebox.told or timebox.left > 0 or work.started is None:
+                    continue
+                timebox.told = True
+                frames = frames or sys._current_frames()
+                frame = frames.get(work.thread)
+                stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+                ran = self.clock.monotonic() - work.started
+                reason = f"{work.scope.name} has run for {ran:.1f} s on {work.original}"
+                log.warning("%s, longer than its timeout\n%s", reason, stack, extra=where(work))
+                self.tell("partition_stuck", partition=work.ledger.partition, reason=reason)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

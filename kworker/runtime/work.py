@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..context import Timebox
 from ..facts import HandlerInfo
 from ..handlers import Handler
 from ..message import AnyMessage, Message, Position, Record
@@ -56,6 +57,8 @@ class Work:
         "seen_as",
         "sent_at",
         "started",
+        "thread",
+        "timebox",
         "twins",
     )  # fmt: skip
 
@@ -78,6 +81,8 @@ class Work:
         self.sent_at = record.timestamp  # by its producer; seconds since the epoch
         self.started: float | None = None  # monotonic: when the handler's call began
         self.seconds = 0.0  # that its handler ran
+        self.timebox: Timebox | None = None  # how long its call may take
+        self.thread = 0  # that its call began on
         self.seen_as: AnyMessage | None = None  # what the handler got
         self.twins: list[Work] | None = None  # the same mark, behind this one
 

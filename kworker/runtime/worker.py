@@ -33,6 +33,7 @@ from . import drain
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
 from .executors import Executor, Performed, executor_for
+from .gates import Gates
 from .intake import Intake
 from .lanes import Lanes
 from .loop import Answered, Limits, Loop
@@ -227,7 +228,8 @@ class Worker:
         tell = Tell([Journal(), *([Details()] if log.isEnabledFor(logging.DEBUG) else [])])
         inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
         timers = Timers(clock)
-        executor = executor_for(tuple(register), values["concurrency"], inbox.put)
+        gates = Gates(lambda name: _cap(register, name), timers.after)
+        executor = executor_for(tuple(register), values["concurrency"], inbox.put, gates.down)
         consumer = connection.consumer(self._group)
         admin = connection.admin(IDENTIFY)
 
@@ -275,7 +277,8 @@ class Worker:
                 clock=clock,
                 unknown_handler_wait=values["unknown_handler_wait"],
             ),
-            lanes=Lanes(lambda name: _cap(register, name)),
+            gates=gates,
+            lanes=Lanes(gates.room, gates.down),
             executor=executor,
             delivery=delivery,
             store=store,

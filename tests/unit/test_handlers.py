@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
+from kworker import App
 from kworker.context import Context
 from kworker.errors import HandlerError, Undecodable
 from kworker.handlers import (
@@ -506,7 +507,8 @@ def test_typed_options_are_all_that_the_decorator_takes():
 
     hints = typing.get_type_hints(HandlerOptions)
 
-    assert set(hints) == {"name", "retry", "order", "concurrency", "dedup", "trust_ids"}
+    said = {"name", "retry", "order", "concurrency", "dedup", "trust_ids"}
+    assert set(hints) == said | {"timeout", "expires", "publish_to", "aliases"}
 
 
 def test_a_wrapper_that_says_it_wraps_what_is_no_function_is_placed_by_itself():
@@ -515,3 +517,40 @@ def test_a_wrapper_that_says_it_wraps_what_is_no_function_is_placed_by_itself():
     def charge(order: Order) -> None: ...
 
     assert "tests/unit/test_handlers.py:" in refusal(charge)
+
+
+def test_time_limits_and_former_names_are_read() -> None:
+    @handler("orders", timeout="30s", expires="1h", publish_to="receipts", aliases=["old"])
+    def charge(order: bytes) -> None: ...
+
+    compiled = compile_handler(declarations(charge)[0])
+
+    assert (compiled.timeout, compiled.expires) == (30.0, 3600.0)
+    assert (compiled.publish_to, compiled.aliases) == ("receipts", ("old",))
+
+
+@pytest.mark.parametrize(
+    "option", [{"timeout": "soon"}, {"expires": 0}, {"publish_to": "a b"}, {"aliases": "old"}]
+)
+def test_a_limit_or_name_that_cannot_work_is_refused_by_its_option(option: dict) -> None:
+    @handler("orders", **option)
+    def charge(order: bytes) -> None: ...
+
+    with pytest.raises(HandlerError, match=next(iter(option))):
+        compile_handler(declarations(charge)[0])
+
+
+def test_a_former_name_leads_to_the_handler_and_belongs_to_one_alone() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="new", aliases=["old"])
+    def charge(order: bytes) -> None: ...
+
+    found = app.register().named("old")
+    assert found is not None and found.name == "new"
+
+    @app.handler("orders", name="old")
+    def refund(order: bytes) -> None: ...
+
+    with pytest.raises(HandlerError, match="'old'"):
+        app.register()

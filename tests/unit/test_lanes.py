@@ -47,7 +47,7 @@ KEYS = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"c"]))
 def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
     arrivals: list[tuple[bytes | None, int]], cap: int | None, data: st.DataObject
 ) -> None:
-    lanes = Lanes(lambda name: cap)
+    lanes = Lanes(lambda name: cap, lambda name: False)
     out: list[Run] = []
     performed: dict[object, list[int]] = defaultdict(list)
     pending = [work(offset, key, part) for offset, (key, part) in enumerate(arrivals)]
@@ -73,7 +73,7 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
 
 
 def test_a_busy_key_does_not_hold_up_another() -> None:
-    lanes = Lanes(lambda name: None)
+    lanes = Lanes(lambda name: None, lambda name: False)
     lanes.enter(work(0, b"hot"))
     (hot,) = lanes.runs()
 
@@ -88,7 +88,7 @@ def test_a_busy_key_does_not_hold_up_another() -> None:
 
 
 def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
-    lanes = Lanes(lambda name: None)
+    lanes = Lanes(lambda name: None, lambda name: False)
     for offset, key, partition in ((0, b"a", 0), (1, b"a", 1), (2, None, 0), (3, b"b", 1)):
         lanes.enter(work(offset, key, partition))
 
@@ -100,7 +100,7 @@ def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
 
 
 def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
-    lanes = Lanes(lambda name: None)
+    lanes = Lanes(lambda name: None, lambda name: False)
     lanes.enter(work(1, b"a"))
 
     lanes.enter(work(0, b"a"), first=True)
@@ -112,7 +112,7 @@ def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
 
 
 def test_order_none_lets_everything_run_beside_everything() -> None:
-    lanes = Lanes(lambda name: None)
+    lanes = Lanes(lambda name: None, lambda name: False)
     free = Scope("free", "orders", made(order="none"))
     for offset in range(3):
         lanes.enter(work(offset, b"a", scope=free))
@@ -121,7 +121,7 @@ def test_order_none_lets_everything_run_beside_everything() -> None:
 
 
 def test_quick_works_travel_together_and_slow_ones_alone() -> None:
-    lanes = Lanes(lambda name: None)
+    lanes = Lanes(lambda name: None, lambda name: False)
 
     def round_of(seconds: float) -> int:
         for offset in range(20):

@@ -19,7 +19,8 @@ from kworker.outcome import Outcome
 from kworker.plugins import Tell
 from kworker.runtime.delivery.api import Hands, Shipment
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
-from kworker.runtime.executors import Executor, Performed, Threads
+from kworker.runtime.executors import Answer, Down, Executor, Performed, Threads
+from kworker.runtime.gates import Gates
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.loop import Answered, Limits, Loop
@@ -207,8 +208,8 @@ class Consumer:
 class Inline(Threads):
     """Performs runs on the test's own thread, when it says so; the call itself is Threads'."""
 
-    def __init__(self, answer: Callable[[Performed], None]) -> None:
-        super().__init__(1, answer)
+    def __init__(self, answer: Answer, down: Down) -> None:
+        super().__init__(1, answer, down)
         self.waiting: deque[Run] = deque()
         self.put = answer
 
@@ -219,11 +220,11 @@ class Inline(Threads):
         """Begin with the next run, its first handlers being called; what ends it."""
         run = self.waiting.popleft()
         run.active = True
-        results = [(work, self._perform(work)) for work in run.works[:calls]]
+        results = [(work, self._perform(work, run)) for work in run.works[:calls]]
 
         def end() -> None:
-            results.extend((work, self._perform(work)) for work in run.works[calls:])
-            self.put(Performed(results, run))
+            results.extend((work, self._perform(work, run)) for work in run.works[calls:])
+            self.put(Performed(results, run, True))
 
         return end
 
@@ -243,6 +244,8 @@ class Facts:
         self.skipped: list[int] = []
         self.lost: list[tuple[int, int, int | None]] = []
         self.stuck: list[str] = []
+        self.outages: list[str] = []
+        self.ended = 0
 
     @hookimpl
     def message_settled(self, message: Any, outcome: Outcome) -> None:
@@ -268,6 +271,14 @@ class Facts:
     def partition_stuck(self, reason: str) -> None:
         self.stuck.append(reason)
 
+    @hookimpl
+    def outage_started(self, reason: str) -> None:
+        self.outages.append(reason)
+
+    @hookimpl
+    def outage_ended(self) -> None:
+        self.ended += 1
+
 
 class Bench:
     """One worker's life: a loop put together as the worker does it.
@@ -281,7 +292,7 @@ class Bench:
         broker: Broker | None = None,
         folder: Path | None = None,
         *,
-        executor: Callable[[Callable[[Performed], None]], Executor] = Inline,
+        executor: Callable[[Answer, Down], Executor] = Inline,
         store: Callable[[Store], Store] = lambda store: store,
         assign: Sequence[Partition] = (P0,),
         ends: Mapping[Partition, int] | None = None,
@@ -302,7 +313,6 @@ class Bench:
         self.store = open_store(self.folder / "shop.db", group="shop", cluster="c", clock=clock)
         inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
         self.inbox = inbox
-        self.executor = executor(inbox.put)
         timers = Timers(clock)
         tell = Tell([self.facts])
         kept = store(self.store)
@@ -310,6 +320,9 @@ class Bench:
         def cap(name: str) -> int | None:
             found = register.named(name)
             return None if found is None else found.concurrency
+
+        gates = Gates(cap, timers.after)
+        self.executor = executor(inbox.put, gates.down)
 
         def delivery(
             closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
@@ -335,7 +348,8 @@ class Bench:
                 clock=clock,
                 unknown_handler_wait=900.0,
             ),
-            lanes=Lanes(cap),
+            gates=gates,
+            lanes=Lanes(gates.room, gates.down),
             executor=self.executor,
             delivery=delivery,
             store=kept,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from kworker import App, Retry, Skip
-from kworker.runtime.executors import Executor, Performed, Threads, executor_for
+from kworker.runtime.executors import Answer, Down, Executor, Threads, executor_for
 
 from .bench import P0, P1, Bench
 
@@ -23,8 +23,8 @@ def until(bench: Bench, wanted: Callable[[], bool]) -> None:
         bench.turn()
 
 
-def threads(concurrency: int) -> Callable[[Callable[[Performed], None]], Executor]:
-    return lambda answer: Threads(concurrency, answer)
+def threads(concurrency: int) -> Callable[[Answer, Down], Executor]:
+    return lambda answer, down: Threads(concurrency, answer, down)
 
 
 def test_a_quick_message_is_recorded_and_committed_while_a_slow_one_behind_it_runs() -> None:
@@ -112,8 +112,8 @@ def test_an_async_handler_that_asks_the_process_to_exit_has_failed_and_the_next_
         @app.handler("others", name="other")
         def other(order: dict) -> None: ...
 
-    def executor(answer: Callable[[Performed], None]) -> Executor:
-        return executor_for(tuple(app.register()), 1, answer)
+    def executor(answer: Answer, down: Down) -> Executor:
+        return executor_for(tuple(app.register()), 1, answer, down)
 
     bench = Bench(app, executor=executor)
     for number in range(3):
@@ -138,8 +138,8 @@ def test_a_task_left_behind_that_exits_does_not_take_the_event_loop_with_it() ->
         if not left:
             left.append(asyncio.get_running_loop().create_task(leaving()))
 
-    def executor(answer: Callable[[Performed], None]) -> Executor:
-        return executor_for(tuple(app.register()), 1, answer)
+    def executor(answer: Answer, down: Down) -> Executor:
+        return executor_for(tuple(app.register()), 1, answer, down)
 
     bench = Bench(app, executor=executor)
     for _ in range(2):

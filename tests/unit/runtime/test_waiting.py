@@ -262,7 +262,7 @@ def test_a_stop_lets_what_runs_end_drops_the_rest_and_commits() -> None:
         started.set()
         gate.wait(20)
 
-    bench = Bench(app, executor=lambda answer: Threads(1, answer))
+    bench = Bench(app, executor=lambda answer, down: Threads(1, answer, down))
     for number in range(3):
         bench.broker.write(P0, value(number))
     bench.turn()
