@@ -50,10 +50,12 @@ class Attempt:
 class Turn:
     """What one turn of the loop writes, in one transaction.
 
-    `seen` are marks of messages with an id of their own; `done` are offsets of messages
-    whose id is their position, by handler and log, added to what is stored; `attempts` are
-    written, replacing what stood there; for every mark in `settled` the attempt is removed;
-    `skipped` are counts of duplicates by handler, added to what is stored, for people.
+    `ids` are those of first arrivals (replay 0, hop 0) with an id of their own, by handler
+    and topic; `seen` are marks of such messages one by one, copies and replays included;
+    `done` are offsets of messages whose id is their position, by handler and log, added to
+    what is stored; `attempts` are written, replacing what stood there; for every mark in
+    `settled` the attempt is removed; `skipped` are counts of duplicates by handler, added to
+    what is stored, for people.
 
     `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
     closing such gaps keeps what is stored short.
@@ -65,6 +67,7 @@ class Turn:
     attempts: Mapping[Mark, Attempt] | None = None
     settled: Sequence[Mark] = ()
     skipped: Mapping[str, int] | None = None
+    ids: Mapping[tuple[str, str], Sequence[str]] | None = None
 
 
 class Store(Protocol):
@@ -76,6 +79,10 @@ class Store(Protocol):
 
     def seen(self, marks: Sequence[Mark]) -> set[Mark]:
         """Which of these were recorded."""
+
+    def seen_ids(self, handler: str, topic: str, ids: Sequence[str]) -> set[str]:
+        """Which of these were recorded as first arrivals, in `Turn.ids` or `Turn.seen`: the
+        question of every batch, and the fast way to ask it."""
 
     def done(self, handler: str, log: Log) -> Ranges:
         """The offsets of this log that this handler has settled by position; a copy."""
@@ -91,10 +98,12 @@ class Store(Protocol):
         """Write the turn durably. False, at once or after `patience` seconds, when another
         process has its turn: nothing was written, ask again later."""
 
-    def prune(self, before: float, *, limit: int = 1000) -> int:
-        """Forget up to `limit` marks recorded before that time (seconds since the epoch),
-        and as many attempts that nobody came back to since. How many marks were forgotten;
-        0 also when another process has its turn."""
+    def prune(self, before: float, *, limit: int = 10_000) -> int:
+        """Forget marks recorded before that time (seconds since the epoch), the oldest
+        first, and attempts that nobody came back to since. It ends after about `limit` of
+        each: what one turn wrote may go at once, and a store may stop earlier. How many marks
+        were forgotten; 0 also when another process has its turn. A mark that was recorded
+        again may be kept until the last time is before that time."""
 
     def forget(
         self,

@@ -80,6 +80,35 @@ class StoreContract:
         assert store.seen([MARK, MARK]) == {MARK}
         store.close()
 
+    def test_ids_are_marks_of_first_arrivals_in_short(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        orders, returns = ("shop.charge", "orders"), ("shop.charge", "returns")
+
+        store.record(Turn(ids={orders: ["a-1", "a-2", "a-1"], returns: ["b-1"], ("m", "t"): []}))
+        store.record(Turn(seen=[MARK._replace(id="a-3"), MARK._replace(id="a-4", hop=1)]))
+
+        asked = ["a-1", "a-2", "a-3", "a-4", "b-1", "a-1"]
+        assert store.seen_ids(*orders, asked) == {"a-1", "a-2", "a-3"}
+        assert store.seen_ids(*returns, asked) == {"b-1"}
+        assert store.seen_ids("shop.mail", "orders", asked) == set()
+        assert store.seen_ids(*orders, []) == set()
+        assert store.seen([MARK, MARK._replace(topic="returns", id="b-1")]) == {
+            MARK,
+            MARK._replace(topic="returns", id="b-1"),
+        }
+        assert store.seen([MARK._replace(hop=1), MARK._replace(replay=1)]) == set()
+        store.close()
+
+    def test_what_one_handler_has_done_another_has_not(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+        ids = [f"id-{number}" for number in range(1000)]
+
+        store.record(Turn(ids={("shop.charge", "orders"): ids, ("shop.mail", "orders"): ids[:1]}))
+
+        assert store.seen_ids("shop.charge", "orders", ids) == set(ids)
+        assert store.seen_ids("shop.mail", "orders", ids) == {"id-0"}
+        store.close()
+
     def test_thousands_of_marks_are_asked_and_recorded_at_once(self, tmp_path: Path) -> None:
         store = self.open(tmp_path, StoreClock())
         marks = [MARK._replace(id=f"id-{number}") for number in range(3001)]
@@ -101,6 +130,8 @@ class StoreContract:
         for count, mark in enumerate(marks, start=1):
             assert store.record(Turn(seen=[mark]))
             assert store.seen(marks) == set(marks[:count])
+            known = store.seen_ids(mark.handler, mark.topic, ids)
+            assert known == set(ids[:count])
 
         store.close()
 
@@ -129,10 +160,13 @@ class StoreContract:
         theirs = MARK._replace(handler="shop.mail", id="b-1")
         doubt = MARK._replace(id="a-2")
 
-        one.record(Turn(seen=[MARK], attempts={doubt: Attempt(1)}))
+        copy = MARK._replace(hop=1)
+
+        one.record(Turn(seen=[MARK, copy], attempts={doubt: Attempt(1)}))
         other.record(Turn(seen=[theirs]), patience=5)
 
-        assert other.seen([MARK, theirs]) == one.seen([MARK, theirs]) == {MARK, theirs}
+        recorded = {MARK, copy, theirs}
+        assert other.seen([MARK, copy, theirs]) == one.seen([MARK, copy, theirs]) == recorded
         assert other.attempts([doubt]) == {doubt: Attempt(1)}
         one.close()
         other.close()
@@ -216,9 +250,33 @@ class StoreContract:
 
         steps = [store.prune(150.0, limit=2) for _ in range(4)]
 
-        assert steps == [2, 2, 1, 0]
+        assert sum(steps) == len(old)
+        assert steps[-1] == 0
         assert store.seen(old + young) == set(young)
         store.close()
+
+    def test_pruning_stops_once_it_has_forgotten_enough(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock(100.0))
+        marks = [MARK._replace(id=f"id-{number}") for number in range(100)]
+        for begin in range(0, 100, 10):
+            store.record(Turn(seen=marks[begin : begin + 10]))
+
+        forgotten = store.prune(150.0, limit=25)
+
+        assert 25 <= forgotten <= 30
+        assert store.seen(marks) == set(marks[forgotten:])
+        store.close()
+
+    def test_what_one_process_forgets_another_forgets_too(self, tmp_path: Path) -> None:
+        one, other = self.open(tmp_path, StoreClock(100.0)), self.open(tmp_path, StoreClock())
+        one.record(Turn(seen=[MARK], ids={("shop.charge", "orders"): ["b-1"]}))
+        assert other.seen_ids("shop.charge", "orders", ["b-1"]) == {"b-1"}
+
+        one.prune(150.0)
+
+        assert other.seen([MARK, MARK._replace(id="b-1")]) == set()
+        one.close()
+        other.close()
 
     def test_what_was_forgotten_may_be_recorded_again(self, tmp_path: Path) -> None:
         clock = StoreClock(100.0)

@@ -36,6 +36,34 @@ for turn in range(first, 10**9):
         os.write(1, f"{{turn}}\\n".encode())
 """
 
+# Writes runs, merges them, stores its sieve and forgets all the time, and kills itself in the
+# middle of the transaction in which it does so for the n-th time; or, with n = 0, is killed.
+TENDER = """
+import os, signal, sys
+from kworker.stores import open_store
+from kworker.stores.api import Turn
+from kworker.stores.sqlite import arrivals, runs
+path, begun, last_breath = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+arrivals.RUN, arrivals._WRITE_SIEVE, arrivals._PORTION, runs._DROPPED = 20, 2000, 10, 20
+deeds = 0
+def mortal(deed):
+    def done(*args):
+        global deeds
+        result = deed(*args)
+        deeds += 1
+        if deeds == last_breath:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return done
+runs._write, runs._drop = mortal(runs._write), mortal(runs._drop)
+arrivals.Arrivals._write_sieve = mortal(arrivals.Arrivals._write_sieve)
+store = open_store(path, group="g", cluster="c")
+for turn in range(begun, 10**9):
+    ids = [f"{turn}-{number}" for number in range(20)]
+    if store.record(Turn(ids={("h", "t"): ids}), patience=10):
+        os.write(1, f"{turn}\\n".encode())
+"""
+
 # Records as a worker's loop does: it tries, and while another has its turn it does something
 # else for a moment. Prints how many turns it had.
 SHARER = """
@@ -100,6 +128,39 @@ def test_every_turn_that_was_acknowledged_is_there_after_ten_kills(tmp_path: Pat
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(acknowledged) > 10
+
+
+def test_no_id_is_forgotten_by_kills_amid_what_is_done_from_time_to_time(tmp_path: Path):
+    seed = int(os.environ.get("KWORKER_TEST_SEED", "0")) or random.randrange(1, 10**9)
+    print(f"KWORKER_TEST_SEED={seed}")
+    chance = random.Random(seed)
+    path = tmp_path / "k" / "g.db"
+    acknowledged: set[int] = set()
+    begun = 0
+
+    for life in range(24):
+        last_breath = chance.randrange(1, 400) if life % 3 else 0
+        with child(TENDER, path, begun, last_breath) as writer:
+            assert writer.stdout is not None
+            first = writer.stdout.readline()
+            if not last_breath:
+                time.sleep(chance.uniform(0, 0.3))
+                writer.kill()
+            told = (first + writer.stdout.read()).split()
+        acknowledged.update(map(int, told))
+        begun = max(acknowledged, default=0) + 2
+
+    with closing(open_store(path, group="g", cluster="c")) as store:
+        for turn in range(begun):
+            ids = [f"{turn}-{number}" for number in range(20)]
+            found = store.seen_ids("h", "t", ids)
+            assert len(found) in (0, 20), f"turn {turn} was written in part"
+            assert found or turn not in acknowledged, f"turn {turn} was forgotten"
+        assert store.seen_ids("h", "t", [f"{begun + n}-0" for n in range(1000)]) == set()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT max(level) FROM run").fetchone()[0] >= 1
+    assert len(acknowledged) > 400
 
 
 @pytest.mark.parametrize("patience", [(0, 0), (5, 5), (0, 5)])

@@ -228,6 +228,33 @@ def shared_folder() -> Iterator[Path]:
         yield folder
 
 
+def test_a_folder_like_tmp_will_do(shared_folder: Path):
+    shared_folder.chmod(0o1777)
+
+    with closing(opened(made(shared_folder / "shop.db"))) as store:
+        assert store.seen([MARK]) == {MARK}
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal", ".lock"])
+def test_what_somebody_else_has_put_into_such_a_folder_is_refused(
+    shared_folder: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+):
+    shared_folder.chmod(0o1777)
+    path = made(shared_folder / "shop.db")
+    theirs = path.with_name(path.name + suffix)
+    theirs.touch()
+    lstat = Path.lstat
+
+    def given_away(file: Path) -> os.stat_result:
+        about = lstat(file)
+        return os.stat_result((*about[:4], NOBODY, *about[5:])) if file == theirs else about
+
+    monkeypatch.setattr(Path, "lstat", given_away)  # only root could give it away in truth
+
+    with pytest.raises(StoreError, match=rf"shop\.db: {theirs.name} is another user's.*--db"):
+        opened(path)
+
+
 @pytest.mark.parametrize("mode", [0o444, 0o000])
 def test_a_file_that_this_user_may_not_write_is_refused(shared_folder: Path, mode: int):
     path = made(shared_folder / "shop.db")

@@ -33,11 +33,13 @@ def prepare(path: Path) -> None:
             raise StoreError(
                 f"{path}: its folder {folder} is a symbolic link; name the real folder with --db"
             )
-        if about.st_mode & stat.S_IWOTH:
+        # With the sticky bit, as /tmp has it, others may add files but not replace ours.
+        if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
             raise StoreError(
                 f"{path}: anyone may write to its folder {folder}; "
                 f"take one that is yours alone, for example --db {folder / 'kworker' / path.name}"
             )
+        refuse_foreign(path)
         try:
             kind = path.lstat().st_mode
         except FileNotFoundError:
@@ -53,6 +55,24 @@ def prepare(path: Path) -> None:
         raise StoreError(f"{path}: {folder} is not a folder; name another with --db") from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror} ({error.filename}); {_CHOOSE}") from error
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise StoreError where somebody else has put a file in the place of one of ours, in a
+    folder that anyone may write to. Asked before opening, and again once all are there."""
+    if not path.parent.stat().st_mode & stat.S_IWOTH:
+        return
+    for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
+        file = path.with_name(path.name + suffix)
+        try:
+            owner = file.lstat().st_uid
+        except FileNotFoundError:
+            continue
+        if owner != os.geteuid():
+            raise StoreError(
+                f"{path}: {file.name} is another user's, in a folder that anyone may write to; "
+                "name another file with --db"
+            )
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:

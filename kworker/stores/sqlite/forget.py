@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from ...ranges import Ranges
 from ..api import Log
@@ -15,9 +15,17 @@ _PLACE = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})", re.DOTALL)
 
 
 def forget(
-    connection: sqlite3.Connection, *, id: str | None, handler: str | None, topic: str | None
+    connection: sqlite3.Connection,
+    erase: Callable[[int, Collection[str] | None], int],
+    *,
+    id: str | None,
+    handler: str | None,
+    topic: str | None,
 ) -> int:
-    """Remove what agrees with all that is given; how many marks, offsets and attempts."""
+    """Remove what agrees with all that is given; how many marks, offsets and attempts.
+
+    `erase` does so with the first arrivals of a scope: these ids, or all.
+    """
     given = {"handler": handler, "topic": topic}
     scopes = [
         scope
@@ -30,7 +38,7 @@ def forget(
     names = None if id is None else [stored_id(name) for name in aliases(connection, id)]
     count = 0
     for scope in scopes:
-        count += _remove(connection, "mark", scope, names)
+        count += erase(scope, names) + _remove(connection, "mark", scope, names)
         count += _remove(connection, "attempt", scope, names)
     return count + _remove_offsets(connection, id, given)
 

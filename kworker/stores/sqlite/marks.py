@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..api import Mark
 
@@ -26,6 +26,13 @@ def by_kind(marks: Iterable[Mark]) -> dict[Kind, dict[str, Mark]]:
             ids = kinds[kind] = {}
         ids[stored_id(id)] = mark
     return kinds
+
+
+def storable(ids: Sequence[str]) -> Sequence[str]:
+    """The ids as stored, in order; themselves where nothing has to be changed, the rule."""
+    if max(map(len, ids)) <= LONGEST_ID and "".join(ids).isascii():
+        return ids
+    return [stored_id(id) for id in ids]
 
 
 def stored_id(id: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import uuid
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 2  # how many migrations there are
+VERSION = 3  # how many migrations there are
 _OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
 
 
@@ -83,7 +85,7 @@ def migrations() -> Migrations:
     from sqlite_utils import Migrations
 
     steps = Migrations("kworker")
-    for step in (_the_first_tables, _skipped_duplicates):
+    for step in (_the_first_tables, _skipped_duplicates, _first_arrivals_in_blocks):
         steps(name=step.__name__.lstrip("_"))(step)
     return steps
 
@@ -96,6 +98,20 @@ def _the_first_tables(db: Database) -> None:
 def _skipped_duplicates(db: Database) -> None:
     db.execute("CREATE TABLE skip (handler TEXT PRIMARY KEY, duplicates INTEGER NOT NULL)")
     db.execute("CREATE VIEW skipped AS SELECT handler, duplicates FROM skip")
+
+
+def _first_arrivals_in_blocks(db: Database) -> None:
+    for statement in _BLOCKS:
+        db.execute(statement)
+    rows = db.execute("SELECT scope, id, at FROM mark WHERE replay = 0 AND hop = 0 ORDER BY mark")
+    number = 0
+    for (scope, _), run in groupby(rows, key=lambda row: (row[0], row[2] // 60)):
+        while some := list(islice(run, 500)):
+            number += len(some)
+            ids = json.dumps([id for _, id, _ in some], separators=(",", ":"))
+            youngest = max(at for _, _, at in some)
+            db.execute("INSERT INTO block VALUES (?, ?, ?, ?)", (number, scope, youngest, ids))
+    db.execute("DELETE FROM mark WHERE replay = 0 AND hop = 0")
 
 
 # Marks are kept in the order of writing, which makes the oldest cheap to find and the end
@@ -157,4 +173,43 @@ _FIRST = (
         SELECT handler, topic, partition, ranges, topic_id,
             strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
         FROM position""",
+)
+
+
+# See `arrivals`, `runs` and `sieve`.
+_BLOCKS = (
+    """CREATE TABLE block (
+        block INTEGER PRIMARY KEY,
+        scope INTEGER NOT NULL,
+        at REAL NOT NULL,
+        ids TEXT NOT NULL
+    )""",
+    """CREATE TABLE run (
+        run INTEGER PRIMARY KEY,
+        level INTEGER NOT NULL,
+        after INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        into_run INTEGER,
+        moved INTEGER
+    )""",
+    "CREATE TABLE piece (piece INTEGER PRIMARY KEY, entries BLOB NOT NULL)",
+    "CREATE TABLE sieve (part INTEGER PRIMARY KEY, words BLOB NOT NULL)",
+    """CREATE TABLE sieve_state (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        since INTEGER NOT NULL,
+        upto INTEGER NOT NULL,
+        next_since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        part INTEGER NOT NULL
+    )""",
+    "INSERT INTO sieve_state VALUES (1, 0, 0, 0, 0, 0)",
+    "DROP VIEW seen",
+    """CREATE VIEW seen AS
+        SELECT handler, topic, id, replay, hop,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM (
+            SELECT scope, value AS id, 0 AS replay, 0 AS hop, at FROM block, json_each(ids)
+            UNION ALL
+            SELECT scope, id, replay, hop, at FROM mark
+        ) JOIN scope USING (scope)""",
 )

@@ -1,4 +1,7 @@
-"""Which messages were settled: the table `mark`, for people the view `seen`."""
+"""Which copies and replays were settled: the table `mark`.
+
+First arrivals are kept apart (`arrivals`); they are many, these are few.
+"""
 
 from __future__ import annotations
 

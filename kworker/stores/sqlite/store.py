@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from ...errors import StoreError
 from ...ranges import Ranges
 from ..api import Attempt, Log, Mark, Turn
 from . import attempts, care, forget, positions, schema, seen, skips
+from .arrivals import Arrivals
 from .marks import Scopes
 from .turnstile import Turnstile
 
 _OPENING = 10.0  # seconds to wait for another process that opens or writes
 _CLOSING = 1.0  # seconds
 _READING = 1000  # milliseconds to wait for a lock that SQLite takes while it recovers
-_CHECKPOINT = 4096  # pages in the log before they are moved into the database: 16 MiB
+_SINGLE = 1000  # rows
+_CHECKPOINT = 1024  # pages in the log before they are moved into the database: 5 ms or so
 
 
 class SqliteStore:
@@ -41,17 +43,25 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"{error.filename}: {error.strerror}; remove it") from error
         try:
-            self._connection = self._open(group, cluster)
+            self._open(group, cluster)
         except BaseException:
             self._turnstile.close()
             raise
-        self._scopes = Scopes(self._connection)
 
     def seen(self, marks: Sequence[Mark]) -> set[Mark]:
-        if not marks:
+        arrivals, copies = _told_apart(marks)
+        with care.telling(self._path):
+            found = seen.find(self._connection, self._scopes, copies) if copies else set()
+            for (handler, topic), ids in arrivals.items():
+                known = self._arrivals.find(handler, topic, ids)
+                found.update([Mark(handler, topic, id) for id in known])
+        return found
+
+    def seen_ids(self, handler: str, topic: str, ids: Sequence[str]) -> set[str]:
+        if not ids:
             return set()
         with care.telling(self._path):
-            return seen.find(self._connection, self._scopes, marks)
+            return self._arrivals.find(handler, topic, ids)
 
     def done(self, handler: str, log: Log) -> Ranges:
         with care.telling(self._path):
@@ -69,13 +79,19 @@ class SqliteStore:
             return attempts.find(self._connection, self._scopes, marks)
 
     def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
-        if not (turn.seen or turn.done or turn.attempts or turn.settled or turn.skipped):
+        if not (
+            turn.ids or turn.seen or turn.done or turn.attempts or turn.settled or turn.skipped
+        ):
             return True
         with care.telling(self._path), self._turn(patience) as mine:
             if mine:
                 now = self._clock.wall()
+                if turn.ids:
+                    self._arrivals.add(turn.ids, now)
                 if turn.seen:
-                    seen.add(self._connection, self._scopes, turn.seen, now)
+                    arrivals, copies = _told_apart(turn.seen)
+                    self._arrivals.add(arrivals, now)
+                    seen.add(self._connection, self._scopes, copies, now)
                 if turn.done:
                     positions.add(self._connection, turn.done, turn.topics or {}, now)
                 if turn.attempts:
@@ -84,14 +100,20 @@ class SqliteStore:
                     attempts.remove(self._connection, self._scopes, turn.settled)
                 if turn.skipped:
                     skips.add(self._connection, turn.skipped)
+                self._arrivals.tend()
             return mine
 
-    def prune(self, before: float, *, limit: int = 1000) -> int:
+    def prune(self, before: float, *, limit: int = 10_000) -> int:
         with care.telling(self._path), self._turn(0.0) as mine:
             if not mine:
                 return 0
-            attempts.forget(self._connection, before, limit)
-            return seen.forget(self._connection, before, limit)
+            # A row each, and pages all over the table: fewer at once than of those in blocks.
+            single = min(limit, _SINGLE)
+            attempts.forget(self._connection, before, single)
+            count = seen.forget(self._connection, before, single)
+            count += self._arrivals.forget(before, limit - count)
+            self._arrivals.tend()
+            return count
 
     def forget(
         self,
@@ -106,7 +128,9 @@ class SqliteStore:
         with care.telling(self._path), self._turn(patience) as mine:
             if not mine:
                 return None
-            return forget.forget(self._connection, id=id, handler=handler, topic=topic)
+            return forget.forget(
+                self._connection, self._arrivals.erase, id=id, handler=handler, topic=topic
+            )
 
     def close(self) -> None:
         if self._closed:
@@ -121,7 +145,7 @@ class SqliteStore:
         finally:
             self._turnstile.close()
 
-    def _open(self, group: str, cluster: str) -> sqlite3.Connection:
+    def _open(self, group: str, cluster: str) -> None:
         path = self._path
         if not self._turnstile.enter(_OPENING):
             raise StoreError(
@@ -143,12 +167,16 @@ class SqliteStore:
                         connection.execute(f"PRAGMA {pragma}").fetchall()
                     now = self._clock.wall()
                     schema.bring_up(connection, path, group=group, cluster=cluster, now=now)
+                    care.refuse_foreign(path)
                     care.check(connection, path)
+                    self._scopes = Scopes(connection)
+                    self._arrivals = Arrivals(connection, self._scopes)
+                    self._arrivals.load()
                     connection.execute(f"PRAGMA busy_timeout = {_READING}")
                 except BaseException:
                     connection.close()
                     raise
-                return connection
+                self._connection = connection
         finally:
             self._turnstile.leave()
 
@@ -173,6 +201,7 @@ class SqliteStore:
                 if not committed and self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 self._scopes.keep(committed)
+                self._arrivals.keep(committed)
         finally:
             self._turnstile.leave()
 
@@ -187,3 +216,18 @@ class SqliteStore:
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {_READING}")
         return True
+
+
+def _told_apart(
+    marks: Sequence[Mark],
+) -> tuple[Mapping[tuple[str, str], Sequence[str]], Sequence[Mark]]:
+    """The first arrivals, their ids by handler and topic; and the copies and replays."""
+    arrivals: dict[tuple[str, str], list[str]] = {}
+    copies: list[Mark] = []
+    for mark in marks:
+        handler, topic, id, replay, hop = mark
+        if replay or hop:
+            copies.append(mark)
+        else:
+            arrivals.setdefault((handler, topic), []).append(id)
+    return arrivals, copies
