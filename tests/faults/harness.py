@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka.admin
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -28,9 +29,11 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from .oracle import Commit, Copy, Effect, Kill, Place, Sent, Verdict, judge, read_effects
+
+# Its classes are not exported in a way that type checkers accept.
+classes: Any = confluent_kafka.admin
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).parent / "apps"
@@ -136,7 +139,7 @@ class Lab:
         self.kills: list[Kill] = []
         self.commits: list[Commit] = []
         self._watcher: Consumer | None = None
-        self._admin: AdminClient | None = None
+        self._admin: Any = None
 
     # ---- commands and workers
 
@@ -225,6 +228,14 @@ class Lab:
         """How many phases handlers have logged: cheap, for waiting on progress."""
         return self.effects_log.read_bytes().count(b"\n") if self.effects_log.exists() else 0
 
+    def wait_for_lines(self, count: int, seconds: float) -> None:
+        """Wait until handlers have logged so many phases, or no worker runs any more."""
+        until(
+            lambda: self.lines() >= count or not any(one.running for one in self.processes),
+            seconds,
+            f"{count} lines in the effects log",
+        )
+
     @property
     def retry_topics(self) -> list[str]:
         return sorted(t for t in self.topics() if t.startswith(f"{self.group}.retry."))
@@ -286,9 +297,9 @@ class Lab:
 
     # ---- Kafka
 
-    def admin(self) -> AdminClient:
+    def admin(self) -> Any:
         if self._admin is None:
-            self._admin = AdminClient({"bootstrap.servers": self.bootstrap})
+            self._admin = classes.AdminClient({"bootstrap.servers": self.bootstrap})
         return self._admin
 
     def topics(self) -> dict[str, int]:
@@ -297,7 +308,7 @@ class Lab:
         return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
     def create_topic(self, name: str, partitions: int = 4, **configs: Any) -> str:
-        new = NewTopic(
+        new = classes.NewTopic(
             name,
             num_partitions=partitions,
             replication_factor=1,
@@ -308,7 +319,7 @@ class Lab:
         return name
 
     def topic_configs(self, name: str) -> dict[str, str]:
-        resource = ConfigResource(ResourceType.TOPIC, name)
+        resource = classes.ConfigResource(classes.ResourceType.TOPIC, name)
         entries = self.admin().describe_configs([resource])[resource].result(10)
         return {key: entry.value for key, entry in entries.items()}
 
@@ -341,13 +352,11 @@ class Lab:
     def lag(self, topics: Iterable[str]) -> int:
         """Messages between the group's commits and the ends, retry and replay included."""
         known = self.topics()
-        every = [*topics, *self.retry_topics, self.replay_topic]
-        committed = self.committed(t for t in every if t in known)
+        every = [t for t in (*topics, *self.retry_topics, self.replay_topic) if t in known]
+        committed = self.committed(every)
         total = 0
         for topic in every:
-            for partition in range(known.get(topic, 0)):
-                tp = TopicPartition(topic, partition)
-                low, high = self.watcher().get_watermark_offsets(tp, timeout=10)
+            for partition, (low, high) in bounds(self.watcher(), topic, 10).items():
                 total += high - committed.get((topic, partition), low)
         return total
 
@@ -486,10 +495,28 @@ def place_of(record: Message) -> Place:
 
 def headers_of(record: Message) -> dict[str, str]:
     """The reserved headers as text; each must occur once. Ask once per record."""
-    reserved = [(n, v) for n, v in record.headers() or [] if n.startswith("kworker-")]
+    pairs: Any = record.headers() or []
+    reserved = [(name, value) for name, value in pairs if name.startswith("kworker-")]
     names = [name for name, _ in reserved]
     assert len(names) == len(set(names)), f"a reserved header occurs twice: {names}"
     return {name: value.decode() for name, value in reserved}
+
+
+def bounds(consumer: Consumer, topic: str, seconds: float) -> dict[int, tuple[int, int]]:
+    """First offset and end of each partition; waits for a topic that was made just now."""
+
+    def ask() -> dict[int, tuple[int, int]] | None:
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            return {
+                index: consumer.get_watermark_offsets(TopicPartition(topic, index), timeout=10)
+                for index in partitions
+            }
+        except KafkaException:
+            return None
+
+    found: dict[int, tuple[int, int]] = until(ask, seconds, f"the bounds of {topic} are known")
+    return found
 
 
 def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
@@ -505,12 +532,11 @@ def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
     )
     try:
         found: list[Message] = []
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        ends = {}
-        for index in partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, index), timeout=10)
-            if high > low:
-                ends[index] = high
+        ends = {
+            partition: high
+            for partition, (low, high) in bounds(consumer, topic, seconds).items()
+            if high > low
+        }
         if not ends:
             return []
         assigned = [TopicPartition(topic, index, OFFSET_BEGINNING) for index in ends]

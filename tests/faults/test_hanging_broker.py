@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import Labs
-from .harness import Lab, Truth, seed, until
+from .harness import Lab, Truth, seed
 from .test_kill_storm import CONCURRENCY, KEYS, KINDS, send_all
 
 SHUTDOWN = 4.0  # seconds
@@ -39,7 +39,7 @@ def test_a_broker_that_hangs_while_stopping_does_not_hang_the_exit(
     send_all(truth, 1_500, "mixed", rng)
     sent = truth.flush()
     worker = doomed.start("storm:app", *CONCURRENCY, "--shutdown-timeout", f"{SHUTDOWN}s")
-    until(lambda: doomed.lines() > 400, 30, "the worker is under load")
+    doomed.wait_for_lines(400, 30)
 
     cluster.nodes[0].stop()
     worker.signal(signal.SIGTERM)
@@ -70,12 +70,10 @@ def test_a_broker_killed_and_restarted_under_load_loses_nothing(doomed: Lab, clu
     worker = doomed.start("storm:app", *CONCURRENCY, "-X", "session.timeout.ms=30000")
     with truth.sending(itertools.repeat(one), pause=0.004):
         for _ in range(2):
-            progress = doomed.lines() + 400
-            until(lambda to=progress: doomed.lines() >= to, 60, "the worker is under load")
+            doomed.wait_for_lines(doomed.lines() + 400, 60)
             cluster.nodes[0].kill()
             cluster.nodes[0].restart()
-        progress = doomed.lines() + 400
-        until(lambda to=progress: doomed.lines() >= to, 60, "the worker goes on")
+        doomed.wait_for_lines(doomed.lines() + 400, 60)
     doomed.wait_for_lag_0([source], 60)
 
     assert worker.running, "a broker that is away is no reason to end"

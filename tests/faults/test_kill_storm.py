@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .harness import FULL, Lab, Truth, seed, until
+from .harness import FULL, Lab, Truth, seed
 from .oracle import twice_listed
 
 KINDS = {
@@ -39,11 +39,7 @@ def strike(lab: Lab, app: str, messages: int, kills: int, rng: random.Random) ->
         if rng.random() < 0.8:
             share = (number + rng.random()) / kills * 0.9
             progress = max(lab.lines() + rng.randrange(20, 200), round(share * 2 * messages))
-            until(
-                lambda to=progress, by=worker: lab.lines() >= to or not by.running,
-                60,
-                f"{progress} lines in the effects log before kill {number + 1}",
-            )
+            lab.wait_for_lines(progress, 60)
         else:
             life = rng.uniform(0.2, 4.0)
             with pytest.raises(AssertionError, match="did not end"):

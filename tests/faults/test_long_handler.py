@@ -33,6 +33,7 @@ def test_a_handler_longer_than_max_poll_interval_keeps_its_partition(
 
     assert worker.running
     nap = _ended(lab.effects(), napping)
+    assert nap is not None
     meanwhile = {e.id for e in lab.effects() if e.phase == "end" and e.at < nap.at}
     if concurrency > 1:
         assert len(meanwhile) == 60, "other keys flow meanwhile, on its partition too"

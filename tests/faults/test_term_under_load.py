@@ -25,8 +25,7 @@ def test_a_worker_stopped_three_times_under_load_handles_nothing_twice(
 
     for _ in range(3):
         worker = lab.start("storm:app", *CONCURRENCY)
-        progress = lab.lines() + rng.randrange(100, 800)
-        until(lambda to=progress: lab.lines() >= to, 30, f"{progress} lines in the effects log")
+        lab.wait_for_lines(lab.lines() + rng.randrange(100, 800), 30)
         worker.signal(number)
         assert worker.wait(25) == 0
         lab.note_commits(source)

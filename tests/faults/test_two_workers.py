@@ -53,8 +53,7 @@ def test_a_rolling_restart_of_two_workers_under_load_handles_nothing_twice(
 
     pair = [lab.start("storm:app", *CONCURRENCY) for _ in range(2)]
     for number in range(4):
-        for worker in pair:
-            until(lambda by=worker: _at_work(lab, by), 30, f"{worker.pid} has its share")
+        until(lambda: all(_at_work(lab, worker) for worker in pair), 30, "both have their share")
         pair[number % 2].signal(signal.SIGTERM)
         assert pair[number % 2].wait(25) == 0
         lab.note_commits(source)

@@ -60,8 +60,8 @@ class Stage(Lab):
             partition,
             headers=list(headers) if headers is not None else None,
             timestamp=0 if timestamp is None else round(timestamp * 1000),
-            on_delivery=lambda error, message: (problems if error else done).append(
-                error or message
+            on_delivery=lambda error, message: (
+                done.append(message) if error is None else problems.append(error)
             ),
         )
         producer.flush(20)
@@ -113,7 +113,7 @@ def letters(bootstrap: str, topic: str) -> list[Letter]:
         found.append(
             Letter(
                 place_of(record),
-                record.key(),  # type: ignore[arg-type]
+                record.key(),
                 record.value(),
                 [pair for pair in pairs if not pair[0].startswith("kworker-")],
                 {name: value.decode("utf-8") for name, value in ours},

@@ -66,7 +66,10 @@ class Bad:
 def bad(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bad]:
     with staged(kafka.bootstrap_servers, tmp_path_factory.mktemp("bad")) as stage:
         objects = stage.create_topic(
-            f"{stage.group}.objects", partitions=1, message_timestamp_after_max_ms=48 * 3_600_000
+            f"{stage.group}.objects",
+            partitions=1,
+            message_timestamp_after_max_ms=48 * 3_600_000,
+            retention_ms=-1,
         )
         anything = stage.create_topic(f"{stage.group}.anything", partitions=1)
         stage.env.update(TOPIC=objects, ANYTHING=anything)
@@ -351,8 +354,11 @@ def test_a_copy_that_does_not_fit_at_all_waits_loudly_and_its_neighbours_flow(
     worker = stage.start(
         "large:app", "--accept-topics", "--concurrency", "4", "--shutdown-timeout", "2s"
     )
-    for good in (before, *after):
-        until(lambda at=good: stage.told(original=list(at)), 20, "the neighbours are handled")
+    until(
+        lambda: all(stage.told(original=list(good)) for good in (before, *after)),
+        20,
+        "the neighbours are handled",
+    )
     until(lambda: stage.committed([source]).get((source, 0)) == place[2], 10, "it is committed so")
     until(lambda: warned(worker, stage.dlq_topic, "large"), 10, "it is told that the copy waits")
     worker.signal(signal.SIGTERM)

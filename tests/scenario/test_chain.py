@@ -57,7 +57,7 @@ class Story:
 def story(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("chain")
     with staged(kafka.bootstrap_servers, folder) as stage:
-        topic = stage.create_topic(f"{stage.group}.orders", partitions=2)
+        topic = stage.create_topic(f"{stage.group}.orders", partitions=2, retention_ms=-1)
         stage.env["TOPIC"] = topic
         kinds: dict[str, dict[str, Any]] = {
             "ok": {},
