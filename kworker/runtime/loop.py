@@ -414,9 +414,14 @@ class Loop:
                 self.committed[partition] = max(offset, self.committed.get(partition, -1))
         if result.stored:
             self.tell("offsets_committed", offsets=result.stored)
-        for partition, why in result.refused.items():
-            level = logging.INFO if result.expected else logging.WARNING
-            log.log(level, "commit of %s refused: %s; it is committed again", partition, why)
+        if result.refused:
+            # With a rebalance that is as it should be, and each beat says it again.
+            level = logging.DEBUG if result.expected else logging.WARNING
+            partition, why = next(iter(result.refused.items()))
+            log.log(
+                level, "commits refused, as of %s: %s; they are committed again", partition, why,
+                extra={"partitions": [str(one) for one in result.refused]},
+            )  # fmt: skip
 
     # --- partitions come and go (inside poll) --------------------------------------------
 
