@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import faulthandler
 import logging
@@ -99,10 +100,10 @@ class Worker:
             return
         self._asked += 1
         if number == signal.SIGINT and self._asked > 1:
-            os.write(2, b"stopped at once; what was in flight comes again\n")
+            _say("stopped at once; what was in flight comes again\n")
             os._exit(1)
         if number == signal.SIGINT:
-            os.write(2, b"\nstopping: finishing what runs (Ctrl-C again ends at once)\n")
+            _say("\nstopping: finishing what runs (Ctrl-C again ends at once)\n")
         self.stop()
 
     def run(self) -> int:
@@ -354,12 +355,12 @@ class Worker:
         now = self._clock.monotonic()
         for run_ in list(loop.runs):
             for work in run_.works:
-                if work.started is not None:
+                started = work.started  # read once: its handler may end meanwhile
+                if started is not None:
                     record = work.record
-                    os.write(
-                        2,
-                        f"in flight for {now - work.started:.1f} s: {work.scope.name} "
-                        f"{record.topic}/{record.partition}/{record.offset}\n".encode(),
+                    _say(
+                        f"in flight for {now - started:.1f} s: {work.scope.name} "
+                        f"{record.topic}/{record.partition}/{record.offset}\n"
                     )
 
 
@@ -383,6 +384,12 @@ def _longest_chain(register: Register) -> float:
 def _cap(register: Register, name: str) -> int | None:
     handler = register.named(name)
     return None if handler is None else handler.concurrency
+
+
+def _say(text: str) -> None:
+    """Write to stderr from a signal handler; a terminal that is gone stops nothing."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
 
 
 def _leave(code: int) -> None:
