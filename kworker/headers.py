@@ -26,6 +26,7 @@ ERROR_FINGERPRINT = "kworker-error-fingerprint"
 DISPOSITION = "kworker-disposition"
 REPLAY_COUNT = "kworker-replay-count"
 DLQ_EVENT = "kworker-dlq-event"
+REFERENCE = "kworker-reference"
 
 CE_SOURCE = "ce_source"
 CE_ID = "ce_id"

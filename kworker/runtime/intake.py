@@ -104,10 +104,17 @@ class Intake:
                 self.scope(handler.name, partition.topic),
                 handler,
                 place,
-                self._store.done(handler.name, place),
+                self._done(handler, place),
             )
             for handler in self._register.for_topic(partition.topic)
         )
+
+    def _done(self, handler: Handler, place: Log) -> Ranges:
+        """What the handler has done in a log, under whatever name it had."""
+        done = self._store.done(handler.name, place)
+        for alias in handler.aliases:
+            done.update(self._store.done(alias, place))
+        return done
 
     def release(self, ledger: Ledger) -> list[Work]:
         """Forget what flies in this partition; the twins elsewhere that may run now."""
@@ -135,11 +142,19 @@ class Intake:
                 for taker in takers:
                     self._take(taker, ledger, records, admitted)
             else:
-                copies = [self._copy(record, ledger) for record in records]
-                seen = self._store.seen([work.mark for work in copies])
-                self._launch([work for work in copies if work.mark not in seen], admitted)
-                admitted.duplicates.extend(work for work in copies if work.mark in seen)
+                self._take_copies([self._copy(record, ledger) for record in records], admitted)
         return admitted
+
+    def _take_copies(self, copies: list[Work], admitted: Admitted) -> None:
+        """Copies of our own topics: one that was handled at this hop before is left out."""
+        seen = self._store.seen([mark for work in copies for mark in work.marks])
+        fresh: list[Work] = []
+        for work in copies:
+            if seen and not seen.isdisjoint(work.marks):
+                admitted.duplicates.append(work)
+            else:
+                fresh.append(work)
+        self._launch(fresh, admitted)
 
     def _take(
         self, taker: Taker, ledger: Ledger, records: list[Record], admitted: Admitted
@@ -148,7 +163,7 @@ class Intake:
         scope, log, done = taker.scope, taker.log, taker.done
         unknown = records[0].offset >= done.end  # as a rule nothing here was done
         works: list[Work] = []
-        named: list[Work] = []
+        ids: list[str] = []
         for record in records:
             if taker.plain and record.damage is None:
                 given = _brought_id(record) if record.headers else None
@@ -156,16 +171,21 @@ class Intake:
             else:
                 work = self._particular(taker, ledger, record)
             if work.log is None:
-                named.append(work)
+                ids.append(work.id)
             elif not unknown and record.offset in done:
                 admitted.duplicates.append(work)
                 continue
             works.append(work)
-        if named:
-            seen = self._store.seen([work.mark for work in named])
+        if ids:
+            seen = self._store.seen_ids(scope.name, scope.topic, ids)
+            for alias in taker.handler.aliases:
+                seen |= self._store.seen_ids(alias, scope.topic, ids)
             if seen:
-                admitted.duplicates.extend(work for work in named if work.mark in seen)
-                works = [work for work in works if work.log or work.mark not in seen]
+                fresh: list[Work] = []
+                for work in works:
+                    known = work.log is None and work.id in seen
+                    (admitted.duplicates if known else fresh).append(work)
+                works = fresh
         self._launch(works, admitted)
 
     def _particular(self, taker: Taker, ledger: Ledger, record: Record) -> Work:

@@ -100,6 +100,13 @@ class Work:
         return Mark(scope.name, scope.topic, self.id, self.replay, self.hop)
 
     @property
+    def marks(self) -> list[Mark]:
+        """Its mark, and those it had under former names of its handler."""
+        handler, mark = self.scope.handler, self.mark
+        aliases = handler.aliases if handler is not None else ()
+        return [mark, *(mark._replace(handler=alias) for alias in aliases)]
+
+    @property
     def flight(self) -> object:
         """Its id, replay and hop: alike for twins. A first arrival's is the id itself."""
         return (self.id, self.replay, self.hop) if self.hop or self.replay else self.id

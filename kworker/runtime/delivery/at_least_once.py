@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ... import headers as names
 from ...errors import PublishRejected
 from ...kafka.api import Receipt, Refusal
 from ...message import Partition
@@ -213,7 +214,7 @@ class AtLeastOnce:
                     "message_dead_lettered",
                     message=work.message(),
                     handler=work.scope.fact,
-                    disposition=copy.get("kworker-disposition") or "",
+                    disposition=copy.get(names.DISPOSITION) or "",
                     error=error,
                 )
             else:
@@ -234,8 +235,9 @@ class AtLeastOnce:
         if not self._reference or copy.bare:
             return None
         written = dict(copy.written)
-        written.setdefault("kworker-disposition", "retries_exhausted")
-        written.pop("kworker-not-before", None)
+        written.setdefault(names.DISPOSITION, "retries_exhausted")
+        written.pop(names.NOT_BEFORE, None)
+        written[names.REFERENCE] = "the value was too large"
         return Copy(self._topics.dlq, tuple(written.items()), bare=True)
 
     def _resend_copy(self, work: Work, sending: _Sending, tries: int) -> None:
@@ -284,6 +286,7 @@ class AtLeastOnce:
                 del table[work]
 
     def _turn(self) -> Turn:
+        ids: dict[tuple[str, str], list[str]] = {}
         seen: list[Mark] = []
         settled: list[Mark] = []
         done: dict[tuple[str, Log], Ranges] = {}
@@ -293,7 +296,11 @@ class AtLeastOnce:
                 settled.append(work.mark)
             log = work.log
             if log is None:
-                seen.append(work.mark)
+                if work.hop or work.replay:
+                    seen.append(work.mark)
+                else:
+                    scope = work.scope
+                    ids.setdefault((scope.name, scope.topic), []).append(work.id)
                 continue
             ranges = done.get((work.scope.name, log))
             if ranges is None:
@@ -307,7 +314,7 @@ class AtLeastOnce:
         }
         for work, copy in self._decided:
             attempts[work.mark] = Attempt(work.calls, copy.encode(), work.first_failed_at)
-        return Turn(seen, done, topics, attempts, settled)
+        return Turn(seen, done, topics, attempts, settled, ids=ids)
 
     def _told_retry(self, work: Work, error: BaseException, delay: float) -> None:
         self._tell(
