@@ -36,19 +36,12 @@ class Record:
 
     `value` None is a tombstone. `timestamp` is in seconds since the epoch, None where the
     topic has none. `damage` says why the headers could not be read (a header name that is
-    not UTF-8); such a record has no headers.
+    not UTF-8); such a record has no headers. `size` counts the bytes of key, value and headers.
     """
 
     __slots__ = (
-        "damage",
-        "headers",
-        "key",
-        "leader_epoch",
-        "offset",
-        "partition",
-        "timestamp",
-        "topic",
-        "value",
+        "topic", "partition", "offset", "key", "value", "headers", "timestamp", "leader_epoch",
+        "damage", "size",
     )  # fmt: skip
 
     def __init__(
@@ -72,20 +65,12 @@ class Record:
         self.timestamp = timestamp
         self.leader_epoch = leader_epoch
         self.damage = damage
-
-    @property
-    def size(self) -> int:
-        """Bytes of key, value and headers."""
-        size = 0
-        if self.value is not None:
-            size = len(self.value)
-        if self.key is not None:
-            size += len(self.key)
-        for name, value in self.headers:
-            size += len(name)
-            if value is not None:
-                size += len(value)
-        return size
+        size = 0 if value is None else len(value)
+        if key is not None:
+            size += len(key)
+        for name, text in headers:
+            size += len(name) + (0 if text is None else len(text))
+        self.size = size
 
     def __repr__(self) -> str:
         return f"Record({self.topic}/{self.partition}/{self.offset})"

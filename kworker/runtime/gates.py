@@ -38,6 +38,11 @@ class Gates:
             return self._cap(handler)
         return 1 if outage.probing else 0
 
+    @property
+    def shut_any(self) -> bool:
+        """Whether any handler is in an outage; as a rule none is."""
+        return bool(self._outages)
+
     def down(self, handler: str) -> bool:
         """Whether the handler is in an outage, so that works are to be handed out singly."""
         return handler in self._outages

@@ -104,6 +104,7 @@ class Loop:
         self.commits = 0  # not answered yet
         self.handled = 0
         self.skipped = 0
+        self._tells_settled = tell.wants("message_settled")
         self._skips: Counter[str] = Counter()  # by handler, not recorded yet
         self._stop_within: float | None = None
         self._full_since: float | None = None
@@ -265,6 +266,9 @@ class Loop:
 
     def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         """A handler has ended, or was not even started."""
+        if outcome.__class__ is Done and work.ledger.ours and not self.gates.shut_any:
+            self.delivery.settle(work, outcome)  # as a rule; the rest is for the others
+            return
         if isinstance(outcome, Failed) and isinstance(outcome.error, Outage):
             self._shut(work, outcome.error)
             outcome = Postponed()
@@ -298,7 +302,7 @@ class Loop:
                 self._duplicate(twin)
         if isinstance(outcome, Done | Skipped):
             self.handled += 1
-            if self.tell.wants("message_settled"):
+            if self._tells_settled:
                 self.tell(
                     "message_settled",
                     message=work.message(),

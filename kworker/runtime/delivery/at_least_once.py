@@ -278,9 +278,9 @@ class AtLeastOnce:
 
     def _forget_foreign(self) -> None:
         """Drop what belongs to partitions that are no longer ours: their new owner decides."""
-        self._settled = [pair for pair in self._settled if pair[0].ours]
-        self._retried = [pair for pair in self._retried if pair[0].ours]
-        self._decided = [pair for pair in self._decided if pair[0].ours]
+        self._settled = [pair for pair in self._settled if pair[0].ledger.ours]
+        self._retried = [pair for pair in self._retried if pair[0].ledger.ours]
+        self._decided = [pair for pair in self._decided if pair[0].ledger.ours]
         for table in (self._outputs, self._copies):
             for work in [work for work in table if not work.ours]:
                 del table[work]
