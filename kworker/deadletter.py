@@ -65,6 +65,7 @@ class DeadLetter:
     original_offset: int | None
     replay: int | None
     state: State = "open"
+    reference: bool = False  # its value was too large and is not in it, only where it stood
     copies: tuple[Position, ...] = ()
 
     @property
@@ -192,6 +193,7 @@ def _letter(record: Record, known: Mapping[str, str], mark: Mark | None) -> Dead
         original_partition=_number(known.get(names.ORIGINAL_PARTITION)),
         original_offset=_number(known.get(names.ORIGINAL_OFFSET)),
         replay=_number(known.get(names.REPLAY_COUNT)),
+        reference=names.REFERENCE in known,
     )
 
 
@@ -257,6 +259,9 @@ def replay(
     """
     result = Result(0, [])
     chosen = {one.position: one for one in _open(letters, result)}
+    for letter in [one for one in chosen.values() if one.reference]:
+        del chosen[letter.position]
+        result.refused.append((letter, "it only refers to a message that was too large"))
     if not chosen:
         return result
     _partitions(kafka, topics.group, topics.replay)

@@ -639,3 +639,14 @@ def test_progress_is_told_up_to_the_end(open_shop: Any) -> None:
 
     assert reading == [(1, 3), (2, 3), (3, 3)]
     assert replaying[-1] == (3, 3)
+
+
+def test_a_dead_letter_that_only_refers_to_its_message_is_not_replayed_as_a_tombstone(
+    open_shop: Any,
+) -> None:
+    put(open_shop, [*wire(open_shop), ("kworker-reference", b"too large")], value=None)
+
+    answer = open_shop.run("dlq", "replay", "shop:app", "--execute")
+
+    assert "too large" in answer.err
+    assert len(listed(open_shop)) == 1
