@@ -4,11 +4,18 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test lint demo clean
+.PHONY: install test lint demo faults bench clean
 install: .venv/installed
 
 test: install
 	$(BIN)/python -m pytest
+
+# The fault scenarios at full length; `make test` runs a short pass of each.
+faults: install
+	KWORKER_FAULTS=full $(BIN)/python -m pytest tests/faults -s
+
+bench: install
+	$(BIN)/python benchmarks/throughput.py
 
 lint: install
 	$(BIN)/ruff check .
