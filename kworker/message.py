@@ -40,8 +40,16 @@ class Record:
     """
 
     __slots__ = (
-        "topic", "partition", "offset", "key", "value", "headers", "timestamp", "leader_epoch",
-        "damage", "size",
+        "damage",
+        "headers",
+        "key",
+        "leader_epoch",
+        "offset",
+        "partition",
+        "size",
+        "timestamp",
+        "topic",
+        "value",
     )  # fmt: skip
 
     def __init__(
