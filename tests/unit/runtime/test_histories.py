@@ -117,7 +117,9 @@ class World:
     def handover(self, partition: int, lost: bool) -> None:
         place = ALL[partition]
         self._expect_repeats([place])
+        self.bench.clock.look = 5.0  # what is unanswered would be waited for
         (self.bench.consumer.lose if lost else self.bench.consumer.revoke)(place)
+        self.bench.clock.look = 0.01
         self._watch()
         self.bench.consumer.assign(place)
 
