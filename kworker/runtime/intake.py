@@ -229,14 +229,20 @@ class Intake:
 
     def _launch(self, works: list[Work], admitted: Admitted) -> None:
         """Let works fly, each mark once; go on with those that were in doubt at a crash."""
-        tried = self._store.attempts([work.mark for work in works]) if self._store.doubts else {}
+        tried = (
+            self._store.attempts([mark for work in works for mark in work.marks])
+            if self._store.doubts
+            else {}
+        )
         for work in works:
             if work.log is None:
                 first = work.scope.flying.setdefault(work.flight, work)
                 if first is not work:
                     first.twins = [*(first.twins or ()), work]
                     continue
-            attempt = tried.get(work.mark) if tried else None
+            attempt = (
+                next((tried[one] for one in work.marks if one in tried), None) if tried else None
+            )
             if attempt is not None:
                 work.noted = True
                 work.calls = max(work.calls, attempt.calls)

@@ -91,6 +91,11 @@ class Ledger:
         """How many offsets are open, the finished ones behind an open one not counted."""
         return len(self._left)
 
+    @property
+    def span(self) -> int:
+        """How many offsets a commit waits for: open, or finished behind an open one."""
+        return len(self._open)
+
     def point(self) -> Committed:
         """What may be committed now, with the leader epoch of the record before it."""
         safe = self.safe

@@ -36,6 +36,7 @@ BATCH = 500  # records taken from Kafka in one turn
 IDLE = 0.05  # seconds that a turn waits for Kafka when nothing else can happen
 BUSY = 0.005  # seconds that it waits for handlers before it looks at Kafka again
 GRACE = 0.1  # seconds without a poll before a full partition is paused: pausing costs a refetch
+BEHIND = 10  # times max_in_flight: what may be finished behind an offset that is not
 LATER = 1.0  # seconds until something that Kafka did not answer is asked again
 PRUNE = 1.0  # seconds between two steps of forgetting
 
@@ -331,19 +332,27 @@ class Loop:
         """Whether an answer may come that Kafka's records do not bring."""
         return bool(self.runs or self.delivery.pending)
 
-    def _share(self) -> tuple[int, int]:
-        """Messages and bytes that one partition may hold."""
+    def _fills(self) -> Callable[[Ledger, int], bool]:
+        """Whether a ledger, taken so many times, holds as much as one partition may."""
         many = max(1, len(self.ledgers))
-        return (
-            max(1, self.limits.max_in_flight // many),
-            max(1, self.limits.max_in_flight_bytes // many),
-        )
+        messages = max(1, self.limits.max_in_flight // many)
+        size = max(1, self.limits.max_in_flight_bytes // many)
+        behind = BEHIND * self.limits.max_in_flight
+
+        def fills(ledger: Ledger, times: int) -> bool:
+            return (
+                ledger.count * times >= messages
+                or ledger.size * times >= size
+                or ledger.span * times >= behind
+            )
+
+        return fills
 
     def full(self) -> bool:
         """Whether a partition that is read holds as much as it may."""
-        messages, size = self._share()
+        fills = self._fills()
         return any(
-            (ledger.count >= messages or ledger.size >= size) and partition not in self.paused
+            partition not in self.paused and fills(ledger, 1)
             for partition, ledger in self.ledgers.items()
         )
 
@@ -352,14 +361,13 @@ class Loop:
 
         Whoever asks has waited `GRACE` for what is full to flow off.
         """
-        messages, size = self._share()
+        fills = self._fills()
         pause: list[Partition] = []
         resume: list[Partition] = []
         for partition, ledger in self.ledgers.items():
             paused = partition in self.paused
-            part = 2 if paused else 1  # full: stays so until half of it is gone
-            full = ledger.count * part >= messages or ledger.size * part >= size
-            wanted = ledger.parked > 0 or ledger.sealed or full
+            # What was full stays so until half of it is gone.
+            wanted = ledger.parked > 0 or ledger.sealed or fills(ledger, 2 if paused else 1)
             if wanted and not paused:
                 pause.append(partition)
             elif paused and not wanted:

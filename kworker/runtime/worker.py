@@ -233,7 +233,7 @@ class Worker:
         timers = Timers(clock)
         gates = Gates(lambda name: _cap(register, name), timers.after)
         executor = executor_for(tuple(register), values["concurrency"], inbox.put, gates.down)
-        consumer = connection.consumer(self._group)
+        consumer = connection.consumer(self._group, apart=names.owns)
         admin = connection.admin(IDENTIFY)
 
         def topic_ids(wanted: Iterable[str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ class _Sending:
     def __init__(self, copy: Copy, error: BaseException | None) -> None:
         self.copy = copy
         self.error = error  # None: it was decided before a crash
-        self.shipment: Shipment | None = None  # the last, once its decision is recorded
+        self.shipment: Shipment | None = None  # on its way now
         self.watched = False  # without an answer since the last look
 
 
@@ -85,8 +85,12 @@ class AtLeastOnce:
 
     def holds(self, ledgers: set[Ledger]) -> bool:
         pairs = (*self._settled, *self._retried, *self._decided)
-        return any(work.ledger in ledgers for work, _ in pairs) or any(
-            work.ledger in ledgers for table in (self._outputs, self._copies) for work in table
+        if any(work.ledger in ledgers for work, _ in pairs):
+            return True
+        # A copy that was refused waits for its time, and nobody for it.
+        return any(work.ledger in ledgers for work in self._outputs) or any(
+            work.ledger in ledgers and sending.shipment is not None
+            for work, sending in self._copies.items()
         )
 
     # --- settle --------------------------------------------------------------------------
@@ -228,6 +232,7 @@ class AtLeastOnce:
                 self._ship(work, sending)
                 return
         tries = shipment.tries + 1
+        sending.shipment = None
         self._wait(shipment, answer, lambda: self._resend_copy(work, sending, tries))
 
     def _as_reference(self, work: Work, copy: Copy) -> Copy | None:
@@ -293,7 +298,7 @@ class AtLeastOnce:
         topics: dict[str, str] = {}
         for work, _ in self._settled:
             if work.noted:
-                settled.append(work.mark)
+                settled.extend(work.marks)
             log = work.log
             if log is None:
                 if work.hop or work.replay:

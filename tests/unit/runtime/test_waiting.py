@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ from kworker.message import Partition
 from kworker.runtime import drain
 from kworker.runtime.executors import Threads
 
-from .bench import AWAY, P0, P1, Bench
+from .bench import AWAY, FORBIDDEN, P0, P1, Bench
 
 RETRY5 = Partition("shop.retry.5s", 0)
 RETRY60 = Partition("shop.retry.1m", 0)
@@ -337,3 +338,76 @@ def test_an_error_ends_the_loop_without_another_record_or_commit() -> None:
     assert bench.committed() == 0
     assert bench.facts.settled == []
     assert bench.consumer.owned == set()
+
+
+def test_what_is_finished_behind_a_slow_message_is_bounded_too() -> None:
+    app, gate = App("shop"), threading.Event()
+
+    @app.handler("orders", name="charge", order="none")
+    def charge(order: dict) -> None:
+        if order["n"] == 0:
+            gate.wait(20)
+
+    bench = Bench(app, executor=lambda answer, down: Threads(2, answer, down), max_in_flight=5)
+    for number in range(3000):
+        bench.broker.write(P0, value(number))
+
+    limit = time.monotonic() + 20
+    ledger = bench.loop.ledgers[P0]
+    while ledger.span < 50:
+        assert time.monotonic() < limit
+        bench.clock.now += 0.2
+        bench.turn()
+    for _ in range(50):
+        bench.clock.now += 0.2
+        bench.turn()
+    ahead, paused = ledger.span, P0 in bench.loop.paused
+    gate.set()
+
+    assert ahead < 1500  # two batches of what Kafka hands out at once
+    assert paused
+
+
+def test_a_copy_that_waits_to_be_sent_again_does_not_hold_up_a_revocation() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="charge", retry=Retry(attempts=1))
+    def charge(order: dict) -> None:
+        raise ValueError("no")
+
+    bench = Bench(app)
+    bench.broker.write(P0)
+    bench.perform()
+    bench.answer(FORBIDDEN)
+    bench.turn()
+
+    begun = time.monotonic()
+    bench.consumer.revoke(P0)
+
+    assert time.monotonic() - begun < 5
+    assert bench.committed() <= 0
+
+
+def test_what_was_decided_under_a_former_name_is_carried_out_after_a_rename() -> None:
+    calls: list[int] = []
+
+    def shop(name: str, *aliases: str) -> App:
+        app = App("shop")
+
+        @app.handler("orders", name=name, aliases=aliases, retry=Retry(attempts=1))
+        def charge(order: dict) -> None:
+            calls.append(1)
+            raise ValueError("no")
+
+        return app
+
+    bench = Bench(shop("old"))
+    bench.broker.write(P0)
+    bench.perform()
+    broker, folder = bench.die()
+    bench = Bench(shop("new", "old"), broker, folder, clock=bench.clock)
+    bench.settle()
+
+    assert calls == [1]
+    assert bench.committed() == 1
+    assert not bench.store.doubts
