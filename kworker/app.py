@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from . import handlers, settings, source
+from . import handlers, resources, settings, source
 from .errors import HandlerError, SettingsError
 from .handlers import Declaration, F, HandlerOptions, Register, defined_in
+from .resources import Provider
 from .retry import Retry
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from .publisher import Publisher
 
 if TYPE_CHECKING:
     from .publisher import Publisher
@@ -53,6 +51,7 @@ class App:
         self.include = (include,) if isinstance(include, str) else tuple(include)
         self.settings: Settings = settings.check(settings_given)
         self._declared: list[Declaration] = []
+        self._provided: list[Declaration] = []
 
     @property
     def group(self) -> str:
@@ -74,6 +73,23 @@ class App:
         """The same as the free-standing `handler`, for a function of this app alone."""
         return handlers.declare((topic, *topics), options, keep=self._declared.append)
 
+    def provide(self, function: F) -> F:
+        """Let a function make what handlers need, once in each process.
+
+        A handler's parameter with the annotation that the function returns is given what it
+        makes; a generator says `Iterator[Client]`, yields it, and goes on when the worker
+        stops. It may be async, and take what others provide. Raises HandlerError for what is
+        no function; all else is checked when a worker starts.
+        """
+        declaration = handlers.declared(function)
+        self._provided.append(declaration)
+        return function
+
+    def providers(self) -> tuple[Provider, ...]:
+        """What `provide` was said of, compiled, each after those that it needs. Raises
+        HandlerError for what cannot work."""
+        return resources.compile_providers(self._provided)
+
     def register(self) -> Register:
         """The app's handlers, compiled; imports what it includes.
 
@@ -88,7 +104,8 @@ class App:
                 f'app {self.name!r} has no handlers; declare one with @app.handler("topic"), '
                 "or include the module that does"
             )
-        return Register(handlers.compile_handler(one, self.retry) for one in declared)
+        provided = [provider.key for provider in self.providers()]
+        return Register(handlers.compile_handler(one, self.retry, provided) for one in declared)
 
     def publisher(self) -> Publisher:
         """A publisher for the app's cluster, to be entered with `with` or `async with`.

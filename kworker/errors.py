@@ -36,6 +36,15 @@ class HandlerError(KworkerError):
     exit_code = 3
 
 
+class ProviderError(KworkerError):
+    """What a handler needs could not be made: a function under `@app.provide` raised.
+
+    It may be well in a moment, as a database is that restarts: a new process may try again.
+    """
+
+    exit_code = 1
+
+
 class TopicsMissing(KworkerError):
     """Topics that the app needs do not exist, or are worse than it needs."""
 

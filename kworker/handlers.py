@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
 from . import codec, durations, source
@@ -83,11 +83,13 @@ class Handler:
     takes_value: str | None = None  # the parameter's name
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
+    takes_provided: tuple[tuple[str, Any], ...] = ()  # parameters, and what each asks for
+    given: Mapping[str, Any] = field(default_factory=dict)  # what was provided, by parameter
 
     def arguments(self, message: Message[Any], context: Context | None) -> dict[str, Any]:
         """The keyword arguments to call the function with; the context may be None where
         the function does not ask for it."""
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = dict(self.given)
         if self.takes_value is not None:
             arguments[self.takes_value] = message.value
         for name in self.takes_message:
@@ -176,11 +178,8 @@ def declare(
             raise HandlerError(f"unknown handler option {name!r}{near}")
 
     def decorate(function: F) -> F:
-        _refuse_no_function(function)
-        names: Mapping[str, Any] = {}
-        if "<locals>" in function.__qualname__:
-            caller = inspect.currentframe()
-            names = dict(caller.f_back.f_locals) if caller and caller.f_back else {}
+        _refuse_no_function(function, "a handler")
+        names = _names_around(function, 2)
         declaration = Declaration(function, topics, dict(options), keep is None, names)
         setattr(function, _ATTRIBUTE, (*declarations(function), declaration))
         if keep is not None:
@@ -188,6 +187,23 @@ def declare(
         return function
 
     return decorate
+
+
+def declared(function: Callable[..., Any]) -> Declaration:
+    """A function of an app that is no handler, as it is to be compiled. To be called by the
+    decorator itself. Raises HandlerError for what is no function."""
+    _refuse_no_function(function, "what provides")
+    return Declaration(function, (), {}, False, _names_around(function, 3))
+
+
+def _names_around(function: Callable[..., Any], above: int) -> Mapping[str, Any]:
+    """What is known where a function is defined within another: so many frames above."""
+    if "<locals>" not in function.__qualname__:
+        return {}
+    frame = inspect.currentframe()
+    for _ in range(above):
+        frame = frame.f_back if frame is not None else None
+    return dict(frame.f_locals) if frame is not None else {}
 
 
 def declarations(function: object) -> tuple[Declaration, ...]:
@@ -207,42 +223,53 @@ def defined_in(module: types.ModuleType) -> list[Declaration]:
     return list(found.values())
 
 
-def compile_handler(declaration: Declaration, default_retry: Retry | None = None) -> Handler:
+def compile_handler(
+    declaration: Declaration,
+    default_retry: Retry | None = None,
+    provided: Sequence[Any] = (),
+) -> Handler:
     """What was declared, checked and ready to be called. Raises HandlerError, with the place.
 
-    A handler's own retry wins over `default_retry`, the app's.
+    A handler's own retry wins over `default_retry`, the app's. `provided` are the annotations
+    of what the app provides; whoever runs the handler fills in `given`.
     """
     function = declaration.function
     where = source.where_defined(function)
     try:
-        return _compile(declaration, default_retry, where)
-    except _Refused as refusal:
+        return _compile(declaration, default_retry, where, provided)
+    except Refused as refusal:
         name = f"{function.__module__}.{function.__qualname__}"
         raise HandlerError(f"{where}: handler {name} {refusal}") from refusal.__cause__
 
 
-class _Refused(Exception):
-    """Why a handler cannot work, to be read after its name."""
+class Refused(Exception):
+    """Why a handler or a provider cannot work, to be read after its name."""
 
 
-class _Parameter(typing.NamedTuple):
+class Parameter(typing.NamedTuple):
     name: str
     annotation: Any
     needed: bool  # it has no default
 
 
-def _compile(declaration: Declaration, default_retry: Retry | None, where: str) -> Handler:
+def _compile(
+    declaration: Declaration,
+    default_retry: Retry | None,
+    where: str,
+    provided: Sequence[Any],
+) -> Handler:
     function, options = declaration.function, declaration.options
     inner = source.innermost(function)
     for one in (function, inner):
         if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
-            raise _Refused("is a generator: nobody would run it; use return instead of yield")
+            raise Refused("is a generator: nobody would run it; use return instead of yield")
     name = options.get("name")
     if name is None:
         name = f"{function.__module__}.{function.__qualname__}"
     elif not isinstance(name, str) or not name or not name.isprintable():
-        raise _Refused(f"has name={name!r}: give printable text")
-    value, messages, contexts, wanted = _bind(_parameters(declaration))
+        raise Refused(f"has name={name!r}: give printable text")
+    resources, others = _told_apart(parameters(declaration), provided)
+    value, messages, contexts, wanted = _bind(others)
     return Handler(
         name=name,
         topics=_topics(declaration.topics),
@@ -264,21 +291,22 @@ def _compile(declaration: Declaration, default_retry: Retry | None, where: str) 
         takes_value=value,
         takes_message=messages,
         takes_context=contexts,
+        takes_provided=resources,
     )
 
 
-def _refuse_no_function(function: Any) -> None:
+def _refuse_no_function(function: Any, role: str) -> None:
     if inspect.isfunction(function):
         outer = function.__qualname__.rpartition(".")[0]
         if outer and not outer.endswith("<locals>"):
             raise HandlerError(
-                f"{source.where_defined(function)}: {function.__qualname__} is a method; a handler "
+                f"{source.where_defined(function)}: {function.__qualname__} is a method; {role} "
                 "is a function of a module, which can call it"
             )
         return
     what = "a class" if isinstance(function, type) else f"a {type(function).__name__}"
     raise HandlerError(
-        f"a handler is a function made with def or async def, not {what} ({function!r:.80})"
+        f"{role} is a function made with def or async def, not {what} ({function!r:.80})"
     )
 
 
@@ -291,22 +319,42 @@ def _standing_for(function: Callable[..., Any], declaration: Declaration) -> Dec
 # --- parameters ----------------------------------------------------------------------------
 
 
-def _parameters(declaration: Declaration) -> list[_Parameter]:
+def finds(annotation: Any, values: Sequence[tuple[Any, Any]]) -> Any:
+    """What is there for an annotation. Raises KeyError for nothing.
+
+    By equality and not by hash: an annotation may hold what has none.
+    """
+    for key, value in values:
+        if key == annotation:
+            return value
+    raise KeyError(annotation)
+
+
+def returns(declaration: Declaration) -> Any:
+    """The return annotation, its names looked up; `inspect.Parameter.empty` for none. Raises
+    Refused for one that cannot be resolved."""
+    annotation = source.innermost(declaration.function).__annotations__.get("return", _UNSAID)
+    return _resolve(declaration, "return", annotation)
+
+
+def parameters(declaration: Declaration) -> list[Parameter]:
+    """The function's parameters, their annotations resolved. Raises Refused for those that
+    nobody could fill."""
     function = declaration.function
     try:
         signature = _signature(function)
     except (NameError, ValueError, TypeError) as error:
-        raise _Refused(f"has a signature that cannot be read: {error}") from error
+        raise Refused(f"has a signature that cannot be read: {error}") from error
     found = []
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            raise _Refused(f"takes *{name}, which nobody fills; name its parameters")
+            raise Refused(f"takes *{name}, which nobody fills; name its parameters")
         if parameter.kind is parameter.VAR_KEYWORD:
-            raise _Refused(f"takes **{name}, which nobody fills; name its parameters")
+            raise Refused(f"takes **{name}, which nobody fills; name its parameters")
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise _Refused(f"takes {name!r} by position only; it is called by name: drop the '/'")
+            raise Refused(f"takes {name!r} by position only; it is called by name: drop the '/'")
         annotation = _resolve(declaration, name, parameter.annotation)
-        found.append(_Parameter(name, annotation, parameter.default is _UNSAID))
+        found.append(Parameter(name, annotation, parameter.default is _UNSAID))
     return found
 
 
@@ -331,12 +379,12 @@ def _resolve(declaration: Declaration, name: str, annotation: Any) -> Any:
     try:
         return typing.get_type_hints(holder, known, known, include_extras=True)[name]
     except NameError as error:
-        raise _Refused(
+        raise Refused(
             f"has parameter {name!r} with annotation {annotation!r}: {error} where a worker "
             "looks; import it outside of TYPE_CHECKING, or define it in the module"
         ) from error
     except Exception as error:  # an annotation is the user's code
-        raise _Refused(
+        raise Refused(
             f"has parameter {name!r} with annotation {annotation!r}, which cannot be resolved: "
             f"{type(error).__name__}: {error}"
         ) from error
@@ -352,14 +400,30 @@ def _closure(function: types.FunctionType) -> dict[str, Any]:
     return found
 
 
+def _told_apart(
+    parameters: list[Parameter], provided: Sequence[Any]
+) -> tuple[tuple[tuple[str, Any], ...], list[Parameter]]:
+    """What the app provides, by parameter and annotation, and the other parameters."""
+    resources: list[tuple[str, Any]] = []
+    others: list[Parameter] = []
+    for parameter in parameters:
+        for annotation in (parameter.annotation, _without_none(parameter.annotation)):
+            if annotation in provided:
+                resources.append((parameter.name, annotation))
+                break
+        else:
+            others.append(parameter)
+    return tuple(resources), others
+
+
 def _bind(
-    parameters: list[_Parameter],
+    parameters: list[Parameter],
 ) -> tuple[str | None, tuple[str, ...], tuple[str, ...], Any]:
     """Who gets what: the payload's parameter, those for the message and the context; and the
     annotation that says how to decode."""
     contexts: list[str] = []
     messages: list[str] = []
-    others: list[_Parameter] = []
+    others: list[Parameter] = []
     wanted: list[tuple[str, Any]] = []
     for parameter in parameters:
         kind = _without_none(parameter.annotation)
@@ -372,23 +436,23 @@ def _bind(
         else:
             others.append(parameter)
 
-    payload: _Parameter | None = others[0] if others else None
+    payload: Parameter | None = others[0] if others else None
     if payload is not None and messages and not payload.needed:
         payload = None  # the message brings the value; what has a default keeps it
     for other in others:
         if other is payload or not other.needed:
             continue
         assert payload is not None
-        raise _Refused(
+        raise Refused(
             f"takes two payloads, {payload.name!r} and {other.name!r}: nobody fills the second; "
-            "annotate it as Message or Context, or give it a default"
+            "annotate it as Message or Context, provide it with @app.provide, or give it a default"
         )
     if payload is not None and payload.annotation is not _UNSAID:
         wanted.insert(0, (payload.name, payload.annotation))
     said = [pair for pair in wanted if pair[1] is not Any] or wanted
     for name, annotation in said[1:]:
         if annotation != said[0][1]:
-            raise _Refused(
+            raise Refused(
                 f"wants its value as {codec.named(said[0][1])} in {said[0][0]!r} and as "
                 f"{codec.named(annotation)} in {name!r}: it is decoded once"
             )
@@ -413,7 +477,7 @@ def _decoder(annotation: Any) -> codec.Decoder:
     try:
         return codec.decoder(annotation)
     except TypeError as error:
-        raise _Refused(
+        raise Refused(
             f"takes a {codec.named(annotation)}, which nobody can decode: {error}"
         ) from error
 
@@ -428,21 +492,21 @@ def _undecoded(raw: bytes | None, headers: Headers) -> bytes | None:
 
 def _topics(topics: tuple[str, ...]) -> tuple[str, ...]:
     if not topics:
-        raise _Refused("has no topic")
+        raise Refused("has no topic")
     for topic in topics:
         if isinstance(topic, str) and topic.startswith("^"):
-            raise _Refused(
+            raise Refused(
                 f"takes {topic!r}: regular expressions are not supported yet; name its topics"
             )
         fault = topic_fault(topic)
         if fault is not None:
-            raise _Refused(f"cannot work: {fault}")
+            raise Refused(f"cannot work: {fault}")
     return tuple(dict.fromkeys(topics))
 
 
 def _retry(retry: Any) -> Retry | None:
     if retry is not None and not isinstance(retry, Retry):
-        raise _Refused(f"has retry={retry!r}: give a Retry, as Retry(attempts=3)")
+        raise Refused(f"has retry={retry!r}: give a Retry, as Retry(attempts=3)")
     return retry
 
 
@@ -450,7 +514,7 @@ def _order(order: Any) -> Order:
     if order is None:
         return "key"
     if order not in get_args(Order):
-        raise _Refused(f"has order={order!r}: it is one of {', '.join(get_args(Order))}")
+        raise Refused(f"has order={order!r}: it is one of {', '.join(get_args(Order))}")
     found: Order = order
     return found
 
@@ -459,13 +523,13 @@ def _concurrency(concurrency: Any) -> int | None:
     if concurrency is None:
         return None
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise _Refused(f"has concurrency={concurrency!r}: give a number, at least 1")
+        raise Refused(f"has concurrency={concurrency!r}: give a number, at least 1")
     return concurrency
 
 
 def _dedup(dedup: Any) -> Dedup | None:
     if dedup is not None and (not callable(dedup) or inspect.iscoroutinefunction(dedup)):
-        raise _Refused(f"has dedup={dedup!r}: give a plain function of a Message")
+        raise Refused(f"has dedup={dedup!r}: give a plain function of a Message")
     found: Dedup | None = dedup
     return found
 
@@ -476,9 +540,9 @@ def _duration(option: str, given: Any) -> float | None:
     try:
         seconds = durations.seconds(given)
     except (ValueError, AttributeError) as error:
-        raise _Refused(f"has {option}={given!r}: {error}") from error
+        raise Refused(f"has {option}={given!r}: {error}") from error
     if not seconds:
-        raise _Refused(f"has {option}={given!r}: nothing can be done in no time")
+        raise Refused(f"has {option}={given!r}: nothing can be done in no time")
     return seconds
 
 
@@ -486,18 +550,18 @@ def _publish_to(topic: Any) -> str | None:
     if topic is not None:
         fault = topic_fault(topic) if isinstance(topic, str) else "give a topic's name"
         if fault is not None:
-            raise _Refused(f"has publish_to={topic!r}: {fault}")
+            raise Refused(f"has publish_to={topic!r}: {fault}")
     found: str | None = topic
     return found
 
 
 def _aliases(aliases: Any) -> tuple[str, ...]:
     if isinstance(aliases, str) or not all(isinstance(one, str) and one for one in aliases):
-        raise _Refused(f"has aliases={aliases!r}: give a list of its former names")
+        raise Refused(f"has aliases={aliases!r}: give a list of its former names")
     return tuple(aliases)
 
 
 def _trust_ids(trust_ids: Any) -> bool:
     if not isinstance(trust_ids, bool):
-        raise _Refused(f"has trust_ids={trust_ids!r}: give True or False")
+        raise Refused(f"has trust_ids={trust_ids!r}: give True or False")
     return trust_ids

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -58,29 +59,35 @@ class Executor(Protocol):
 
 
 def executor_for(
-    handlers: tuple[Handler, ...], concurrency: int, answer: Answer, down: Down
+    handlers: tuple[Handler, ...],
+    concurrency: int,
+    answer: Answer,
+    down: Down,
+    events: EventLoop | None = None,
 ) -> Executor:
-    """Coroutines where every handler is one, else threads.
+    """Coroutines where every handler is one, else threads; coroutines run on `events`.
 
     Beside `def` handlers, an `async def` one runs on the event loop while a thread waits
     for it: so the threads alone bound how many handlers run at once.
     """
     if handlers and all(handler.is_async for handler in handlers):
-        return Coroutines(concurrency, answer, down)
-    return Threads(concurrency, answer, down)
+        return Coroutines(concurrency, answer, down, events)
+    return Threads(concurrency, answer, down, events)
 
 
 class Threads:
     """At most `concurrency` threads, started when there is work for them."""
 
-    def __init__(self, concurrency: int, answer: Answer, down: Down) -> None:
+    def __init__(
+        self, concurrency: int, answer: Answer, down: Down, events: EventLoop | None = None
+    ) -> None:
         self._answer = answer
         self._down = down
         self._runs: SimpleQueue[Run | None] = SimpleQueue()
         self._limit = concurrency
         self._threads = 0
         self._idle = threading.Semaphore(0)
-        self._loop = _EventLoop()
+        self._loop = events or EventLoop()
 
     def start(self, run: Run) -> None:
         if not self._idle.acquire(blocking=False) and self._threads < self._limit:
@@ -130,13 +137,15 @@ class Threads:
 class Coroutines:
     """`concurrency` coroutines on one event loop, in a thread of its own."""
 
-    def __init__(self, concurrency: int, answer: Answer, down: Down) -> None:
+    def __init__(
+        self, concurrency: int, answer: Answer, down: Down, events: EventLoop | None = None
+    ) -> None:
         self._answer = answer
         self._down = down
         self._limit = concurrency
         self._runs: deque[Run] = deque()
         self._serving: set[asyncio.Task[None]] = set()
-        self._loop = _EventLoop()
+        self._loop = events or EventLoop()
 
     def start(self, run: Run) -> None:
         self._loop.call(self._enter, run)
@@ -259,7 +268,7 @@ def _refuse_expired(work: Work, after: float) -> None:
         raise Expired(f"sent {age:.0f} s ago, and it expires after {durations.canonical(after)}")
 
 
-class _EventLoop:
+class EventLoop:
     """One asyncio event loop in a daemon thread, started when first needed."""
 
     def __init__(self) -> None:
@@ -280,7 +289,11 @@ class _EventLoop:
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine there and wait for it here."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+        return self.submit(coroutine).result()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Run a coroutine there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
 
     def close(self) -> None:
         if self._loop is not None:

@@ -29,17 +29,19 @@ from ..message import Partition
 from ..observe.journal import Details, Journal
 from ..outcome import Outcome
 from ..plugins import Tell
+from ..resources import give
 from ..settings import Configuration, Settings
 from ..stores import Store, default_path, open_store
 from . import drain
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
-from .executors import Executor, Performed, executor_for
+from .executors import EventLoop, Executor, Performed, executor_for
 from .gates import Gates
 from .intake import Intake
 from .lanes import Lanes
 from .loop import Answered, Limits, Loop
 from .positions import Positions
+from .resources import Resources
 from .timers import Timers
 from .work import Work
 
@@ -82,7 +84,9 @@ class Worker:
         self._group = self._values["group"] or app.name
         self._clock = SystemClock()
         self._loop: Loop | None = None
+        self._resources: Resources | None = None
         self._stop = threading.Event()
+        self._stopped_at = 0.0
         self._over = threading.Event()
         self._asked = 0
         self._clean = False
@@ -90,6 +94,7 @@ class Worker:
 
     def stop(self) -> None:
         """Stop taking, finish what runs within `shutdown_timeout`, commit, leave."""
+        self._stopped_at = self._stopped_at or self._clock.monotonic()
         self._stop.set()
         loop = self._loop
         if loop is not None:
@@ -129,7 +134,7 @@ class Worker:
 
     def _await_end(self) -> None:
         """Give the loop its time, and no more: a hanging broker must not hang the exit."""
-        if self._loop is None:
+        if self._loop is None and self._resources is None:
             _leave(0)  # nothing was taken yet, so there is nothing to finish
         if self._over.wait(self._values["shutdown_timeout"] + LEAVE):
             return
@@ -170,8 +175,14 @@ class Worker:
         path = Path(values["db"]) if values["db"] else default_path(self._group)
         store = open_store(path, group=self._group, cluster=cluster)
         producer = connection.producer(delivery_timeout=DELIVERY)
+        events = EventLoop()
+        executor: Executor | None = None
+        self._resources = resources = Resources(self._app.providers(), events.submit)
         try:
-            loop, executor = self._assemble(register, names, connection, served, store, producer)
+            register = give(register, resources.open())
+            loop, executor = self._assemble(
+                register, names, connection, served, store, producer, events
+            )
             facts = self._facts(register, served, path)
             loop.tell("worker_started", worker=facts)
             try:
@@ -181,18 +192,26 @@ class Worker:
                 raise
             finally:
                 loop.tell("worker_stopping", worker=facts)
-                executor.close()
             if finished:
                 loop.consumer.close()
             else:
                 log.error(
                     "not finished within the shutdown timeout; what was in flight comes again"
                 )
-                _leave(1)
+                _leave(1)  # what handlers still use is not closed under them
             return finished
         finally:
+            resources.close(self._time_left())
+            if executor is not None:
+                executor.close()
+            events.close()
             producer.close(timeout=1.0)
             store.close()
+
+    def _time_left(self) -> float:
+        """Seconds of the shutdown timeout that are left."""
+        gone = self._clock.monotonic() - self._stopped_at if self._stopped_at else 0.0
+        return max(0.0, self._values["shutdown_timeout"] - gone)
 
     def _ensure_topics(self, register: Register, names: topics.GroupTopics, admin: Admin) -> None:
         plan = topics.ensure(
@@ -226,13 +245,16 @@ class Worker:
         served: dict[str, int],
         store: Store,
         producer: Producer,
+        events: EventLoop,
     ) -> tuple[Loop, Executor]:
         values, clock = self._values, self._clock
         tell = Tell([Journal(), *([Details()] if log.isEnabledFor(logging.DEBUG) else [])])
         inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
         timers = Timers(clock)
         gates = Gates(lambda name: _cap(register, name), timers.after)
-        executor = executor_for(tuple(register), values["concurrency"], inbox.put, gates.down)
+        executor = executor_for(
+            tuple(register), values["concurrency"], inbox.put, gates.down, events
+        )
         consumer = connection.consumer(self._group, apart=names.owns)
         admin = connection.admin(IDENTIFY)
 
