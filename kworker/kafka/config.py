@@ -39,6 +39,12 @@ _CONSUMER: dict[str, Any] = {
     "allow.auto.create.topics": False,
 }
 
+_BESIDE: dict[str, Any] = {
+    "queued.max.messages.kbytes": 1_024,
+    "queued.min.messages": 100,
+    "fetch.max.bytes": 1 << 20,
+}
+
 _PRODUCER: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -155,8 +161,16 @@ class Config:
 
     def consumer(self, group: str) -> dict[str, Any]:
         """For a member of the group."""
+        return self._member(group, {})
+
+    def beside(self, group: str) -> dict[str, Any]:
+        """For a second member in the process, one that has little to read."""
+        name = {"client.id": f"{self.client_id}-copies"}
+        return {**self._member(group, _BESIDE), **name}
+
+    def _member(self, group: str, more: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self._common, **self._consumer}
-        properties = {**self._base(), **_CONSUMER, **given, "group.id": group}
+        properties = {**self._base(), **_CONSUMER, **more, **given, "group.id": group}
         if "session.timeout.ms" in given and "heartbeat.interval.ms" not in given:
             # A shorter session needs more heartbeats, else one late answer ends it.
             properties["heartbeat.interval.ms"] = _heartbeat(given["session.timeout.ms"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import confluent_kafka
@@ -15,6 +15,7 @@ from .admin import ClusterAdmin
 from .api import Admin, Committed, Consumer, Producer
 from .config import Config
 from .consumer import GroupConsumer, committed, made
+from .pair import PairedConsumer
 from .producer import ReliableProducer
 from .voice import Voice
 
@@ -32,9 +33,14 @@ class Kafka:
         self._voice = Voice(config.bootstrap_servers, config.common_names)
         self._admin: tuple[int, Any] | None = None
 
-    def consumer(self, group: str) -> Consumer:
-        """A member of the group; joins it when it subscribes."""
-        return GroupConsumer(self._config, group, self._voice, self._cluster())
+    def consumer(self, group: str, *, apart: Callable[[str], bool] | None = None) -> Consumer:
+        """A member of the group; joins it when it subscribes. With `apart` it is two members:
+        the topics it is true of are shared out among the group by themselves."""
+        first = GroupConsumer(self._config, group, self._voice, self._cluster())
+        if apart is None:
+            return first
+        second = GroupConsumer(self._config, group, self._voice, self._cluster(), beside=True)
+        return PairedConsumer(first, second, apart)
 
     def producer(self, *, delivery_timeout: float) -> Producer:
         """A producer that gives a message up after `delivery_timeout` seconds."""

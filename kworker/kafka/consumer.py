@@ -72,8 +72,17 @@ class GroupConsumer:
     belongs to its assignment: a partition that comes back is not paused.
     """
 
-    def __init__(self, config: Config, group: str, voice: Voice, admin: ClusterAdmin) -> None:
+    def __init__(
+        self,
+        config: Config,
+        group: str,
+        voice: Voice,
+        admin: ClusterAdmin,
+        *,
+        beside: bool = False,
+    ) -> None:
         self.group = group
+        self.joined = False  # whether the group has told what is ours, be it nothing
         self._voice = voice
         self._admin = admin
         self._pid = os.getpid()
@@ -87,18 +96,23 @@ class GroupConsumer:
         self._fatal: str | None = None
         self._unanswered: dict[frozenset[tuple[str, int, int]], deque[Answered]] = {}
         self._answers: list[tuple[Answered, CommitResult]] = []
+        self._closing: tuple[threading.Thread, float] | None = None
         self._closed = False
-        properties = config.consumer(group)
+        properties = config.beside(group) if beside else config.consumer(group)
         properties |= voice.hearing(self._hear_fatal)
         properties["on_commit"] = self._hear_commit
         self._client = made(confluent_kafka.Consumer, properties, config)
 
     def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None:
-        """Join the group for these topics; another call replaces them."""
+        """Join the group for these topics; another call replaces them, and none leaves it."""
         self._assignments = assignments
+        wanted = list(topics)
         try:
+            if not wanted:
+                self._client.unsubscribe()
+                return
             self._client.subscribe(
-                list(topics),
+                wanted,
                 on_assign=self._hear_assigned,
                 on_revoke=self._hear_revoked,
                 on_lost=self._hear_lost,
@@ -113,11 +127,19 @@ class GroupConsumer:
         What a call-back raised is raised by the call after the one that served it, at once
         and before anything is taken.
         """
+        self.check()
+        return self.gather(limit, patience)
+
+    def check(self) -> None:
+        """Raise what a call-back raised, and Bug in a process that it was forked into."""
         if self._pid != os.getpid():
             raise Bug("a Kafka consumer does not survive a fork; connect in the child process")
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
+
+    def gather(self, limit: int, patience: float) -> list[Record | Trouble]:
+        """`poll`, but for what it raises: that is kept for the next `check`."""
         self._revoked_meanwhile.clear()
         messages: list[Any] = []
         try:
@@ -239,6 +261,11 @@ class GroupConsumer:
         broker that hangs is left behind on a thread of its own. Commits without an answer
         are answered as refused. Raises what a call-back raised.
         """
+        self.begin_close()
+        self.end_close()
+
+    def begin_close(self) -> None:
+        """The part of `close` that serves `revoked`; the client ends behind it."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
@@ -248,7 +275,14 @@ class GroupConsumer:
             log.debug("the Kafka consumer could not unsubscribe", exc_info=True)
         closing = threading.Thread(target=self._close_client, name="kworker-close", daemon=True)
         closing.start()
-        closing.join(10.0)
+        self._closing = closing, time.monotonic() + 10.0
+
+    def end_close(self) -> None:
+        """The part of `close` that waits, answers and raises."""
+        if self._closing is None:
+            return
+        (closing, until), self._closing = self._closing, None
+        closing.join(max(0.0, until - time.monotonic()))
         if closing.is_alive():
             log.warning("the Kafka consumer could not leave its group within 10 s; left behind")
         for content, waiting in self._unanswered.items():
@@ -280,6 +314,7 @@ class GroupConsumer:
 
     def _hear_assigned(self, _: Any, given: list[Any]) -> None:
         partitions = [_partition_of(place) for place in given]
+        self.joined = True
         self._owned.update(partitions)
         self._taken.difference_update(partitions)
         self._paused.difference_update(partitions)

@@ -73,12 +73,18 @@ def cluster(kafka) -> Kafka:
 
 
 @pytest.fixture
-def join(cluster, group) -> Iterator[Callable[..., Member]]:
+def apart() -> Callable[[str], bool] | None:
+    """Which topics have a member of their own; None: there is one member for all."""
+    return None
+
+
+@pytest.fixture
+def join(cluster, group, apart) -> Iterator[Callable[..., Member]]:
     """Joins the test's group: join(topics, starts=…) -> Member; left when the test ends."""
     with ExitStack() as stack:
 
         def joined(*topics: str, starts=None) -> Member:
-            consumer = cluster.consumer(group)
+            consumer = cluster.consumer(group, apart=apart)
             stack.callback(consumer.close)
             return Member(consumer, topics, starts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +20,6 @@ def test_two_workers_killed_in_turn_lose_nothing_and_repeat_only_what_was_unreco
     messages, kills = (10_000, 16) if FULL else (2_500, 4)
     rng = random.Random(seed())
     lab.env["TOPIC"] = source = topic("pair", partitions=8)
-    _narrow(lab)
     truth = Truth(lab.bootstrap, source, "pair", **{"linger.ms": 20})
     kinds = send_all(truth, messages, "mixed", rng)
     sent = truth.flush()
@@ -45,7 +45,6 @@ def test_a_rolling_restart_of_two_workers_under_load_handles_nothing_twice(
 ) -> None:
     rng = random.Random(seed())
     lab.env["TOPIC"] = source = topic("rolling", partitions=8)
-    _narrow(lab)
     truth = Truth(lab.bootstrap, source, "rolling", **{"linger.ms": 20})
     send_all(truth, 3_500, "mixed", rng)
     sent = truth.flush()
@@ -66,16 +65,43 @@ def test_a_rolling_restart_of_two_workers_under_load_handles_nothing_twice(
     assert verdict.repeated == []
 
 
-def _narrow(lab: Lab) -> None:
-    """Make the group's own topics of one partition each.
+def test_a_second_worker_takes_its_part_of_the_source_from_one_that_has_all(
+    lab: Lab, topic: Callable[..., str]
+) -> None:
+    messages, partitions = 6_000, 6
+    lab.env["TOPIC"] = source = topic("joined", partitions=partitions)
+    # As many partitions of copies: dealt out together, the second might get these alone.
+    lab.create_topic(f"{lab.group}.retry.1s", partitions, retention_ms=-1)
+    truth = Truth(lab.bootstrap, source, "joined", **{"linger.ms": 20})
 
-    Partitions are dealt out by number alone: with as many of copies as of the source, one
-    worker may get all of the source and keep it, and nothing would ever move under load.
-    """
-    for name in ("retry.1s", "retry.2s", "replay", "dlq"):
-        lab.create_topic(
-            f"{lab.group}.{name}", partitions=1, retention_ms=-1, max_message_bytes=2_000_000
-        )
+    pair = [lab.start("quick:app")]
+    until(lambda: len(_shared(lab, truth, partitions)) == 1, 30, "one has all")
+    pair.append(lab.start("quick:app"))
+    until(lambda: len(_shared(lab, truth, partitions)) == 2, 30, "both have their part")
+    begun = len(lab.effects())
+    for number in range(messages):
+        truth.send(None, partition=number % partitions)
+    sent = truth.flush()
+    lab.wait_for_lag_0([source], 60)
+    for worker in pair:
+        worker.signal(signal.SIGTERM)
+
+    assert [worker.wait(25) for worker in pair] == [0, 0]
+    handled = Counter(one.pid for one in lab.effects()[begun:] if one.phase == "end")
+    print(f"they handled {handled}")
+    assert sum(handled.values()) == messages
+    assert all(handled[worker.pid] >= messages / 3 for worker in pair)
+    assert lab.verdict(sent, handlers=["quick"], ordered=False).repeated == []
+
+
+def _shared(lab: Lab, truth: Truth, partitions: int) -> set[int]:
+    """Who handles a message to each partition; without the last ones while they move."""
+    before = len(lab.effects())
+    for partition in range(partitions):
+        truth.send(None, partition=partition)
+    truth.flush()
+    until(lambda: len(lab.effects()) == before + 2 * partitions, 30, "all are handled")
+    return {effect.pid for effect in lab.effects()[before:]}
 
 
 def _at_work(lab: Lab, worker: Process) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -144,13 +143,10 @@ def test_workers_stopped_three_times_under_load_handle_nothing_twice(
 
 @pytest.mark.timeout(300)
 def test_four_workers_that_share_a_store_have_about_as_many_turns(
-    own_kafka: Callable[..., Any], lab_on: Callable[[str], Lab]
+    lab: Lab, topic: Callable[..., str]
 ) -> None:
     messages, partitions = 120_000 if FULL else 40_000, 16
-    # Who joins a group that is at work may get retry and replay partitions alone; here all
-    # start at once and the broker waits for them, so each has its part of the source.
-    lab = lab_on(own_kafka(group_initial_rebalance_delay_ms=3000).bootstrap_servers)
-    lab.env["TOPIC"] = source = lab.create_topic("shared", partitions)
+    lab.env["TOPIC"] = source = topic("shared", partitions=partitions)
     truth = Truth(lab.bootstrap, source, "shared", **{"linger.ms": 20})
     # Few in flight, so that who cannot record soon has nothing to do.
     four = ("--workers", "4", "--max-in-flight", "50", *QUIET)
