@@ -75,8 +75,19 @@ def _show_size(value: int) -> str:
     return str(value)
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
+        raise ValueError(f"{value!r} is no list of names; write it as first,second")
+    names = tuple(dict.fromkeys(one.strip() for one in given if one.strip()))
+    if not names:
+        raise ValueError("it is empty")
+    return names
+
+
 # What a type checker sees is what a loaded setting is; in code, too, "5s" and "64MiB" are read.
 Duration = Annotated[float, Kind("DURATION", _duration, _duration, durations.canonical)]
+Names = Annotated[tuple[str, ...], Kind("NAME,NAME", _names, _names, ",".join)]
 Size = Annotated[int, Kind("SIZE", _size, _size, _show_size)]
 
 
@@ -99,6 +110,20 @@ class Settings(TypedDict, total=False):
     workers: Annotated[
         int,
         Setting(1, "Processes; more than 1 get a parent that restarts the dead.", "-w", minimum=1),
+    ]
+    handlers: Annotated[
+        Names | None, Setting(None, "Serve these handlers alone, under a group of their own.")
+    ]
+    topics: Annotated[Names | None, Setting(None, "Serve these of the handlers' topics alone.")]
+    exclude_topics: Annotated[
+        Names | None, Setting(None, "Serve all of the handlers' topics but these.")
+    ]
+    max_messages: Annotated[
+        int | None,
+        Setting(None, "Stop when a process has handled so many messages.", minimum=1),
+    ]
+    max_runtime: Annotated[
+        Duration | None, Setting(None, "Stop after a process has run for so long.")
     ]
     start_from: Annotated[
         Literal["earliest", "latest"], Setting("earliest", "Where a group without offsets begins.")
@@ -484,6 +509,8 @@ def _declared(name: str, hint: Any) -> Declared:
     if get_origin(type_) in (Union, types.UnionType):
         (type_,) = (one for one in get_args(type_) if one is not type(None))
         optional = True
+        if get_origin(type_) is Annotated:
+            type_, kind = get_args(type_)
     choices = get_args(type_) if get_origin(type_) is Literal else ()
     if kind is None:
         kind = _choice(choices) if choices else _KINDS[type_]

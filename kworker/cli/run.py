@@ -48,6 +48,8 @@ def command(
     app, configuration = given.load()
     if supervised is not None:
         log.mark(worker=supervised[0], pid=os.getpid())
+    if supervised is None:
+        _check_choice(given, app, configuration)
     if under_dev is not None:
         if under_dev == "mock":
             configuration = _joining_quickly(configuration)
@@ -61,7 +63,8 @@ def command(
             values["workers"],
             shutdown_timeout=values["shutdown_timeout"],
             connect_timeout=values["connect_timeout"],
-            drain=drain,
+            # One that ends by itself, for whatever reason, is not started again.
+            drain=drain or values["max_messages"] is not None or values["max_runtime"] is not None,
         )
         click.get_current_context().exit(code)
     if under_dev is not None or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
@@ -70,6 +73,24 @@ def command(
     from ..runtime import worker
 
     click.get_current_context().exit(worker.run(app, configuration, drain=drain))
+
+
+def _check_choice(given: options.Given, app: App, configuration: settings.Configuration) -> None:
+    """Refuse a choice of handlers that would make the others lose messages."""
+    from .. import choice
+
+    values = configuration.values
+    wanted = (values["handlers"], values["topics"], values["exclude_topics"])
+    if not any(wanted):
+        return
+    whole = app.register()
+    served = choice.chosen(whole, handlers=wanted[0], topics=wanted[1], exclude_topics=wanted[2])
+    usual = app.group
+    if not given.factory and "group" in given.flags:
+        # A module without an app is named after --group.
+        flags = {name: value for name, value in given.flags.items() if name != "group"}
+        usual = dataclasses.replace(given, flags=flags).load_app().group
+    choice.refuse_shared_group(whole, served, values["group"] or app.name, usual)
 
 
 def _workers_command(

@@ -26,6 +26,7 @@ from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lanes import Lanes, Run
 from .ledger import Ledger
 from .positions import Positions
+from .quota import Quota
 from .settle import words
 from .timers import Timers
 from .work import Work
@@ -81,6 +82,7 @@ class Loop:
         clock: Clock,
         tell: Tell,
         ends: Mapping[Partition, int] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.consumer = consumer
         self.topics = topics
@@ -96,6 +98,7 @@ class Loop:
         self.clock = clock
         self.tell = tell
         self.ends = ends
+        self.quota = quota
         self.delivery = delivery(self._closed, self._again)
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
@@ -129,6 +132,8 @@ class Loop:
         self.start()
         if due:
             self.commit()
+        if self.quota is not None:
+            self.quota.look()
         self.beat()
 
     def run(self) -> bool:
@@ -205,8 +210,12 @@ class Loop:
                 work.ledger.parked += 1
             self.timers.after(delay, partial(self._due, work))
         for work in admitted.ready:
-            self.lanes.enter(work)
+            self._enter(work)
         self.start()
+
+    def _enter(self, work: Work) -> None:
+        if self.quota is None or self.quota.admits(work):
+            self.lanes.enter(work)
 
     def _due(self, work: Work) -> None:
         if work.scope.handler is not None:
@@ -214,7 +223,7 @@ class Loop:
         if not work.ledger.starting:
             return
         if work.scope.handler is not None:
-            self.lanes.enter(work)
+            self._enter(work)
         else:
             error = UnknownHandler(f"no handler named {work.scope.name!r} in this app")
             self.delivery.give_up(work, "unknown_handler", error)
@@ -298,6 +307,8 @@ class Loop:
         """A work is settled and recorded: its part of the offset is done."""
         record = work.record
         work.ledger.close(record.offset, record.size)
+        if self.quota is not None:
+            self.quota.closed(work)
         if work.log is None:
             for twin in self.intake.landed(work):
                 self._duplicate(twin)

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
-from .. import kafka, topics
+from .. import choice, kafka, topics
 from ..app import App
 from ..clock import SystemClock
 from ..errors import KafkaUnavailable
@@ -41,6 +41,7 @@ from .intake import Intake
 from .lanes import Lanes
 from .loop import Answered, Limits, Loop
 from .positions import Positions
+from .quota import Quota
 from .resources import Resources
 from .timers import Timers
 from .work import Work
@@ -154,7 +155,13 @@ class Worker:
 
     def _work(self) -> bool:
         values, configuration = self._values, self._configuration
-        register = _in_order(self._app.register(), values["concurrency"])
+        served_handlers = choice.chosen(
+            self._app.register(),
+            handlers=values["handlers"],
+            topics=values["topics"],
+            exclude_topics=values["exclude_topics"],
+        )
+        register = _in_order(served_handlers, values["concurrency"])
         names = topics.GroupTopics(
             self._group, values["retry_topic"], values["replay_topic"], values["dlq_topic"]
         )
@@ -327,8 +334,11 @@ class Worker:
             clock=clock,
             tell=tell,
             ends=ends,
+            quota=self._quota(),
         )
         self._loop = loop
+        if values["max_runtime"] is not None:
+            timers.after(values["max_runtime"], self._out_of_time)
         if ends is not None:
             copies = [
                 Partition(topic, index)
@@ -340,6 +350,21 @@ class Worker:
         if self._stop.is_set():
             loop.stop(values["shutdown_timeout"])
         return loop, executor
+
+    def _quota(self) -> Quota | None:
+        most = self._values["max_messages"]
+        if most is None:
+            return None
+
+        def over() -> None:
+            log.info("handled as many messages as --max-messages says: %d", most)
+            self.stop()
+
+        return Quota(most, over)
+
+    def _out_of_time(self) -> None:
+        log.info("has run for as long as --max-runtime says")
+        self.stop()
 
     def _look_for_end(self, loop: Loop, timers: Timers, copies: Sequence[Partition]) -> None:
         """Now and then, when nothing is in flight, whether all is drained."""
