@@ -41,22 +41,27 @@ def lag(
     kafka: Kafka,
     group: str,
     partitions: Collection[Partition],
-    begins: Callable[[str, Bounds], int],
+    start: Position,
+    copies: Callable[[str], bool],
     now: float,
 ) -> list[Lag]:
     """How far the group is behind in each of the partitions.
 
-    `begins` says where the group begins in a partition of a topic in which it has no
-    position. A partition whose position is not told, because a transaction on it is still
-    open, is neither ahead nor behind. Raises KafkaUnavailable, and TopicsMissing for a topic
-    that is not there.
+    `start` is where the group begins in a topic in which it has no position at all; a
+    partition without one of another topic was added later, and is read from its beginning,
+    as `copies` are: the topics of retries and replays. A partition whose position is not told,
+    because a transaction on it is still open, is neither ahead nor behind. Raises
+    KafkaUnavailable, and TopicsMissing for a topic that is not there.
     """
     bounds = kafka.ends(partitions, ANSWER_WITHIN)
     committed = kafka.committed(group, partitions, ANSWER_WITHIN)
+    been_in = {one.topic for one in partitions if committed.get(one, True) is not None}
+    fresh = [one for one in committed if one.topic not in been_in and not copies(one.topic)]
+    at = kafka.at(fresh, start.moment, ANSWER_WITHIN) if start.kind == "time" and fresh else {}
     starts = {
-        one: begins(one.topic, bounds[one]) if point is None else _start(point, bounds[one])
+        one: bounds[one][0] if point is None else _start(point, bounds[one])
         for one, point in committed.items()
-    }
+    } | {one: start.within(*bounds[one], at=at.get(one)) for one in fresh}
     behind = {one: start for one, start in starts.items() if start < bounds[one][1]}
     firsts = kafka.firsts(behind, patience=ANSWER_WITHIN) if behind else {}
 

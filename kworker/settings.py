@@ -27,7 +27,7 @@ from typing import (
     get_type_hints,
 )
 
-from . import durations
+from . import durations, offsets
 from .errors import SettingsError
 
 
@@ -75,6 +75,17 @@ def _show_size(value: int) -> str:
     return str(value)
 
 
+def _start(value: Any) -> str:
+    if value not in ("earliest", "latest"):
+        try:
+            offsets.moment(value if isinstance(value, str) else "", 0.0)
+        except ValueError:
+            raise ValueError(
+                f"{value!r} is not one of earliest, latest, a time as 2026-01-31T12:00:00Z, or -2h"
+            ) from None
+    return str(value)
+
+
 def _names(value: Any) -> tuple[str, ...]:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
@@ -88,6 +99,7 @@ def _names(value: Any) -> tuple[str, ...]:
 # What a type checker sees is what a loaded setting is; in code, too, "5s" and "64MiB" are read.
 Duration = Annotated[float, Kind("DURATION", _duration, _duration, durations.canonical)]
 Names = Annotated[tuple[str, ...], Kind("NAME,NAME", _names, _names, ",".join)]
+Start = Annotated[str, Kind("earliest|latest|TIME", _start, _start)]
 Size = Annotated[int, Kind("SIZE", _size, _size, _show_size)]
 
 
@@ -126,7 +138,7 @@ class Settings(TypedDict, total=False):
         Duration | None, Setting(None, "Stop after a process has run for so long.")
     ]
     start_from: Annotated[
-        Literal["earliest", "latest"], Setting("earliest", "Where a group without offsets begins.")
+        Start, Setting("earliest", "Where a group without offsets begins; a time may be -2h.")
     ]
     on_lost_position: Annotated[
         Literal["earliest", "stop"],

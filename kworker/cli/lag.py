@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import durations
+from .. import durations, offsets
 from ..clock import SystemClock
 from ..errors import UsageError
 from . import cluster, options, output, tables
 
 if TYPE_CHECKING:
-    from ..progress import Bounds, Lag
+    from ..progress import Lag
 
 _FOUND = 10
 _EVERY = 2.0  # seconds between two looks of --watch
@@ -70,20 +70,21 @@ class _Look:
         app, configuration = given.load()
         self._sources = app.register().topics
         self._topics = cluster.topics_of(app, configuration)
-        self._from_the_end = configuration.values["start_from"] == "latest"
+        self._start = offsets.parse(configuration.values["start_from"], SystemClock.wall())
         self._kafka = cluster.connect(configuration)
 
     def __call__(self) -> list[Lag]:
         from .. import progress
 
         partitions = cluster.served(self._kafka, self._sources, self._topics)
-        now = SystemClock.wall()
-        return progress.lag(self._kafka, self._topics.group, partitions, self._begins, now)
-
-    def _begins(self, topic: str, bounds: Bounds) -> int:
-        """Copies are read from their beginning, whatever is said about the sources."""
-        low, high = bounds
-        return high if self._from_the_end and not self._topics.owns(topic) else low
+        return progress.lag(
+            self._kafka,
+            self._topics.group,
+            partitions,
+            self._start,
+            self._topics.owns,
+            SystemClock.wall(),
+        )
 
 
 def _watch(look: _Look) -> None:

@@ -88,13 +88,20 @@ class Intake:
 
     # --- partitions come and go ----------------------------------------------------------
 
-    def identify(self, topics: Iterable[str]) -> None:
-        """Learn which incarnations of these topics Kafka has now. Raises KafkaUnavailable.
+    def identify(self, topics: Iterable[str]) -> set[str]:
+        """Learn which incarnations of these topics Kafka has now; which of them were made anew
+        since they were last looked at. Raises KafkaUnavailable.
 
-        One may have been made anew since it was last ours: what was done in the old one by
-        position says nothing about the new.
+        What was done in an old one by position says nothing about the new.
         """
-        self._topic_ids.update(self._ask_topic_ids(topics))
+        found = self._ask_topic_ids(topics)
+        anew = {name for name, id in found.items() if self._topic_ids.get(name, id) != id}
+        self._topic_ids.update(found)
+        return anew
+
+    def strange(self, ids: Mapping[str, str]) -> set[str]:
+        """The topics of these whose id is not the one that is known."""
+        return {name for name, id in ids.items() if self._topic_ids.get(name, id) != id}
 
     def recall(self, partition: Partition) -> None:
         """Read from the store what was done by position in this partition."""

@@ -29,6 +29,7 @@ from .positions import Positions
 from .quota import Quota
 from .settle import words
 from .timers import Timers
+from .watch import Seen
 from .work import Work
 
 log = logging.getLogger("kworker.runtime")
@@ -83,6 +84,7 @@ class Loop:
         tell: Tell,
         ends: Mapping[Partition, int] | None = None,
         quota: Quota | None = None,
+        seen: Callable[[], Seen | None] = lambda: None,
     ) -> None:
         self.consumer = consumer
         self.topics = topics
@@ -99,6 +101,7 @@ class Loop:
         self.tell = tell
         self.ends = ends
         self.quota = quota
+        self.seen = seen  # what became of the cluster's topics
         self.delivery = delivery(self._closed, self._again)
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
@@ -466,11 +469,21 @@ class Loop:
     def _starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Where to begin in each, as far as Kafka tells."""
         try:
-            self.intake.identify({partition.topic for partition in partitions})
+            anew = self._identify({partition.topic for partition in partitions})
         except KafkaUnavailable as error:
             log.warning("no start for %d partitions yet: %s", len(partitions), error)
             return {}
-        return self.positions.starts(partitions)
+        return self.positions.starts(partitions, anew)
+
+    def _identify(self, topics: Iterable[str]) -> set[str]:
+        """Ask which incarnations Kafka has of these topics; which of them were made anew.
+        Reading begins anew in what we hold of those. Raises KafkaUnavailable."""
+        anew = self.intake.identify(topics)
+        for partition, ledger in self.ledgers.items():
+            if partition.topic in anew:
+                log.error("topic %s was deleted and made anew", partition.topic)
+                self.timers.after(0.0, partial(self._lost_position, partition, ledger))
+        return anew
 
     def _take(self, partition: Partition, start: int) -> None:
         self.untaken.discard(partition)
@@ -576,18 +589,20 @@ class Loop:
         else:
             log.warning("Kafka: %s", trouble.text, extra={"kind": trouble.kind})
 
-    def _lost_position(self, partition: Partition) -> None:
+    def _lost_position(self, partition: Partition, anew: Ledger | None = None) -> None:
+        """Find where to go on; `anew` is the ledger of a log that is gone with its topic."""
         ledger = self.ledgers.get(partition)
-        if ledger is None or not ledger.ours:
+        if ledger is None or not ledger.ours or (anew is not None and anew is not ledger):
             return
         try:
-            self.intake.identify({partition.topic})
-            start = self.positions.again(partition, ledger.next)
+            if anew is None and partition.topic in self._identify({partition.topic}):
+                anew = ledger
+            start = self.positions.again(partition, ledger.next, anew=anew is not None)
         except KafkaUnavailable as error:
             log.warning("no position in %s yet: %s", partition, error)
-            self.timers.after(LATER, partial(self._lost_position, partition))
+            self.timers.after(LATER, partial(self._lost_position, partition, anew))
             return
-        if start >= ledger.next:
+        if start >= ledger.next and anew is None:
             ledger.reach(start)
         else:
             # The log was made anew or cut: its offsets mean other messages from here on, and
@@ -599,6 +614,17 @@ class Loop:
             self._take(partition, start)
             del self.committed[partition]
         self.consumer.take({partition: start})
+
+    def _look_at_topics(self) -> None:
+        """Notice what the client does not tell: a topic that was made anew under its name."""
+        seen = self.seen()
+        if seen is None:
+            return
+        if strange := self.intake.strange(seen.ids):
+            try:
+                self._identify(strange)
+            except KafkaUnavailable as error:
+                log.warning("%s may have been made anew: %s", ", ".join(strange), error)
 
     # --- the end -------------------------------------------------------------------------
 
@@ -635,6 +661,7 @@ class Loop:
         """Once a second: say how it goes. Now and then: forget what is old."""
         if self._second.due():
             self._look_after_threads()
+            self._look_at_topics()
             self.tell("worker_beat", snapshot=self.snapshot())
             self._count_skips()
         if self._prune.due():

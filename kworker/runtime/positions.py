@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import CannotGoOn, KafkaUnavailable
 from ..kafka.api import Committed, Consumer
 from ..message import Partition
+from ..offsets import Position
 from ..plugins import Tell
 
 log = logging.getLogger("kworker.runtime")
@@ -26,13 +27,14 @@ class Lost:
     missing: int | None
 
 
+EARLIEST = Position("earliest")
+
+
 def resolve(
-    committed: Committed | None, ends: tuple[int, int], start_from: str, partition: Partition
+    committed: Committed, ends: tuple[int, int], partition: Partition
 ) -> tuple[int, Lost | None]:
-    """Where reading begins, and whether that is not where it should have. Pure."""
+    """Where reading goes on, and whether that is not where it should have. Pure."""
     low, high = ends
-    if committed is None:
-        return (low if start_from == "earliest" else high), None
     if committed.offset < low:
         return low, Lost(partition, committed.offset, low, low - committed.offset)
     if committed.offset > high:
@@ -47,7 +49,7 @@ class Positions:
         self,
         consumer: Consumer,
         *,
-        start_from: Callable[[str], str],
+        start_from: Callable[[Partition], Position],
         on_lost_position: str,
         tell: Tell,
     ) -> None:
@@ -56,8 +58,11 @@ class Positions:
         self._on_lost_position = on_lost_position
         self._tell = tell
 
-    def starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Where to begin in each; one that Kafka does not answer for yet is left out.
+    def starts(
+        self, partitions: Sequence[Partition], anew: Collection[str] = ()
+    ) -> dict[Partition, int]:
+        """Where to begin in each; one that Kafka does not answer for yet is left out. What is
+        committed for a topic that was made `anew` is of the log that is gone.
 
         A start that was not committed before is committed here, before the first message is
         taken: else what is written while the group is down could be skipped. Raises
@@ -66,26 +71,36 @@ class Positions:
         try:
             committed = self._consumer.committed(partitions, ASK)
             ends = self._consumer.ends(committed, ASK)
+            begins = self._begins(
+                [one for one, at in committed.items() if at is None and one.topic not in anew],
+                ends,
+            )
         except KafkaUnavailable as error:
             log.warning("no start for %d partitions yet: %s", len(partitions), error)
             return {}
         starts: dict[Partition, int] = {}
-        anew: dict[Partition, Committed] = {}
+        to_commit: dict[Partition, Committed] = {}
         ahead = 0
         for partition, point in committed.items():
             if partition not in ends:
                 continue
-            start, lost = resolve(
-                point, ends[partition], self._start_from(partition.topic), partition
-            )
+            lost = None
+            if partition.topic in anew:
+                start = ends[partition][0]
+                if point is not None:
+                    lost = Lost(partition, point.offset, start, None)
+            elif point is None:
+                start = begins[partition]
+            else:
+                start, lost = resolve(point, ends[partition], partition)
             if lost is not None:
                 self.tell_lost(lost)
             if point is None or lost is not None:
-                anew[partition] = Committed(start)
+                to_commit[partition] = Committed(start)
             starts[partition] = start
             ahead += ends[partition][1] - start
-        if anew:
-            result = self._consumer.commit_now(anew)
+        if to_commit:
+            result = self._consumer.commit_now(to_commit)
             for partition, why in result.refused.items():
                 log.info("the start of %s could not be committed yet: %s", partition, why)
                 starts.pop(partition, None)
@@ -96,13 +111,30 @@ class Positions:
             )  # fmt: skip
         return starts
 
-    def again(self, partition: Partition, expected: int) -> int:
-        """Where to go on in a partition whose position was lost while reading. Raises
-        KafkaUnavailable, and CannotGoOn under `stop`."""
+    def _begins(
+        self, partitions: Sequence[Partition], ends: Mapping[Partition, tuple[int, int]]
+    ) -> dict[Partition, int]:
+        """Where those begin in which the group has no position."""
+        policies = {one: self._start_from(one) for one in partitions if one in ends}
+        by_time: dict[float, list[Partition]] = {}
+        for partition, policy in policies.items():
+            if policy.kind == "time":
+                by_time.setdefault(policy.moment, []).append(partition)
+        at: dict[Partition, int] = {}
+        for moment, some in by_time.items():
+            at |= self._consumer.offsets_at(some, moment, ASK)
+        return {one: policy.within(*ends[one], at=at.get(one)) for one, policy in policies.items()}
+
+    def again(self, partition: Partition, expected: int, *, anew: bool = False) -> int:
+        """Where to go on in a partition whose position was lost while reading, or whose topic
+        was made anew. Raises KafkaUnavailable, and CannotGoOn under `stop`."""
         ends = self._consumer.ends([partition], ASK)
         if partition not in ends:
             raise KafkaUnavailable(f"topic {partition.topic} is gone")
-        start, lost = resolve(Committed(expected), ends[partition], "earliest", partition)
+        start, lost = resolve(Committed(expected), ends[partition], partition)
+        if anew:
+            start = ends[partition][0]
+            lost = Lost(partition, expected, start, None) if expected > start else None
         if lost is not None:
             self.tell_lost(lost)
         return start

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
-from .. import choice, kafka, topics
+from .. import choice, kafka, offsets, topics
 from ..app import App
 from ..clock import SystemClock
 from ..errors import KafkaUnavailable
@@ -27,6 +27,7 @@ from ..kafka import Kafka
 from ..kafka.api import Admin, Producer
 from ..message import Partition
 from ..observe.journal import Details, Journal
+from ..offsets import Position
 from ..outcome import Outcome
 from ..plugins import Tell
 from ..resources import give
@@ -40,10 +41,11 @@ from .gates import Gates
 from .intake import Intake
 from .lanes import Lanes
 from .loop import Answered, Limits, Loop
-from .positions import Positions
+from .positions import EARLIEST, Positions
 from .quota import Quota
 from .resources import Resources
 from .timers import Timers
+from .watch import Seen, Watch
 from .work import Work
 
 log = logging.getLogger("kworker.worker")
@@ -51,6 +53,7 @@ log = logging.getLogger("kworker.worker")
 IDENTIFY = 5.0  # seconds that Kafka may take to tell topics' ids while partitions come
 DELIVERY = 120.0  # seconds that the client tries to send a copy before it is sent anew
 DRAINED = 0.5  # seconds between two looks at whether all is drained
+REFRESH = 60.0  # seconds between two looks at the cluster's topics
 LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
 
 
@@ -85,6 +88,7 @@ class Worker:
         self._group = self._values["group"] or app.name
         self._clock = SystemClock()
         self._loop: Loop | None = None
+        self._watch: Watch | None = None
         self._resources: Resources | None = None
         self._stop = threading.Event()
         self._stopped_at = 0.0
@@ -208,6 +212,8 @@ class Worker:
                 _leave(1)  # what handlers still use is not closed under them
             return finished
         finally:
+            if self._watch is not None:
+                self._watch.close()
             resources.close(self._time_left())
             if executor is not None:
                 executor.close()
@@ -290,6 +296,10 @@ class Worker:
                 reference_when_too_large=values["on_oversized_copy"] == "reference",
             )
 
+        def look() -> Seen:
+            return Seen(admin.topics(), topic_ids(served))
+
+        watch = Watch(look, _refresh(self._configuration))
         sources = [
             Partition(topic, index) for topic in register.topics for index in range(served[topic])
         ]
@@ -316,9 +326,7 @@ class Worker:
             store=store,
             positions=Positions(
                 consumer,
-                start_from=lambda topic: (
-                    values["start_from"] if register.for_topic(topic) else "earliest"
-                ),
+                start_from=self._policy(connection, sources),
                 on_lost_position=values["on_lost_position"],
                 tell=tell,
             ),
@@ -335,7 +343,9 @@ class Worker:
             tell=tell,
             ends=ends,
             quota=self._quota(),
+            seen=watch.news,
         )
+        self._watch = watch
         self._loop = loop
         if values["max_runtime"] is not None:
             timers.after(values["max_runtime"], self._out_of_time)
@@ -350,6 +360,23 @@ class Worker:
         if self._stop.is_set():
             loop.stop(values["shutdown_timeout"])
         return loop, executor
+
+    def _policy(
+        self, connection: Kafka, sources: Sequence[Partition]
+    ) -> Callable[[Partition], Position]:
+        """Where the group begins in a partition in which it has no position.
+
+        `start_from` is for what is there now, of topics that the group has never been in:
+        the first members commit a start in every partition they find. A partition that is
+        there without one was added later, so everything in it is new to the group.
+        """
+        policy = offsets.parse(self._values["start_from"], self._clock.wall())
+        if policy == EARLIEST:
+            return lambda partition: EARLIEST
+        found = connection.committed(self._group, sources, self._values["connect_timeout"])
+        been_in = {one.topic for one in sources if found.get(one, True) is not None}
+        first = {one for one in sources if one.topic not in been_in}
+        return lambda partition: policy if partition in first else EARLIEST
 
     def _quota(self) -> Quota | None:
         most = self._values["max_messages"]
@@ -436,6 +463,13 @@ def _longest_chain(register: Register) -> float:
     """Seconds that a message may be on its way through its retries: its ids are not to be
     forgotten before that."""
     return max((sum(handler.retry.delays) for handler in register), default=0.0)
+
+
+def _refresh(configuration: Configuration) -> float:
+    """Seconds between two looks at the cluster's topics: as often as the client takes one."""
+    name = "topic.metadata.refresh.interval.ms"
+    given = configuration.kafka_consumer.get(name) or configuration.kafka.get(name) or ""
+    return int(given) / 1000 if given.isdigit() and int(given) else REFRESH
 
 
 def _cap(register: Register, name: str) -> int | None:

@@ -24,7 +24,7 @@ from kworker.runtime.gates import Gates
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.loop import Answered, Limits, Loop
-from kworker.runtime.positions import Positions
+from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.timers import Timers
 from kworker.runtime.work import Work
 from kworker.stores import Store, open_store
@@ -355,7 +355,7 @@ class Bench:
             store=kept,
             positions=Positions(
                 self.consumer,
-                start_from=lambda topic: "earliest",
+                start_from=lambda partition: EARLIEST,
                 on_lost_position=on_lost_position,
                 tell=tell,
             ),
