@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
-from kworker import settings
+from kworker import hookspecs, settings
 
 HERE = Path(__file__).parent
 
@@ -44,6 +45,23 @@ def settings_page() -> str:
     return HEAD + "\n".join(rows) + "\n" + TAIL
 
 
+def hooks_table() -> str:
+    """The rows of the table of hooks, the last of `docs/plugins.md`."""
+    rows = []
+    for name, kind in hookspecs.KINDS.items():
+        hook = getattr(hookspecs, name)
+        about = " ".join((inspect.getdoc(hook) or "").split("\n\n")[0].split())
+        parameters = ", ".join(inspect.signature(hook).parameters)
+        rows.append(f"| `{name}({parameters})` | {kind} | {about} |\n")
+    return "".join(rows)
+
+
+def plugins_page(page: str) -> str:
+    """The page with the table of hooks as the code has it."""
+    head, line, _ = page.partition("| hook | kind | |\n|---|---|---|\n")
+    return head + line + hooks_table()
+
+
 def _takes(one: settings.Declared) -> str:
     if one.choices:
         return ", ".join(f"`{choice}`" for choice in one.choices)
@@ -56,3 +74,5 @@ def _default(one: settings.Declared) -> str:
 
 if __name__ == "__main__":
     (HERE / "look-up" / "settings.md").write_text(settings_page(), encoding="utf-8")
+    plugins = HERE / "plugins.md"
+    plugins.write_text(plugins_page(plugins.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,6 +17,7 @@ from .errors import (
     UsageError,
 )
 from .handlers import handler
+from .hookspecs import hookimpl
 from .message import Message
 from .outcome import HandlerTimeout, Outage, Reject, RetryLater, Skip
 from .retry import Retry
@@ -44,4 +45,5 @@ __all__ = [
     "Undecodable",
     "UsageError",
     "handler",
+    "hookimpl",
 ]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from . import handlers, resources, settings, source
+from . import handlers, plugins, resources, settings, source
 from .errors import HandlerError, SettingsError
 from .handlers import Declaration, F, HandlerOptions, Register, defined_in
+from .plugins import Plugin, Plugins
 from .resources import Provider
 from .retry import Retry
 from .settings import Settings
@@ -24,9 +25,10 @@ class App:
     """Handlers and settings under one name, which is the consumer group unless told otherwise.
 
     `retry` is for handlers that have none of their own; `include` names modules whose
-    `@handler` functions belong to it. The settings are those of `kworker run`, which the
+    `@handler` functions belong to it; `plugins` are modules or instances that implement hooks,
+    and those of installed packages join them. The settings are those of `kworker run`, which the
     operator may replace; a handler's own keywords stand. Raises SettingsError for one that
-    is unknown or malformed.
+    is unknown or malformed, and for a plugin that cannot work.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class App:
         *,
         retry: Retry | None = None,
         include: Iterable[str] = (),
+        plugins: Iterable[object] = (),
         **settings_given: Unpack[Settings],
     ) -> None:
         if not isinstance(name, str) or not name.strip():
@@ -50,6 +53,7 @@ class App:
         self.retry = retry
         self.include = (include,) if isinstance(include, str) else tuple(include)
         self.settings: Settings = settings.check(settings_given)
+        self.plugins: tuple[Plugin, ...] = _checked(plugins)
         self._declared: list[Declaration] = []
         self._provided: list[Declaration] = []
 
@@ -90,12 +94,22 @@ class App:
         HandlerError for what cannot work."""
         return resources.compile_providers(self._provided)
 
-    def register(self) -> Register:
+    def load_plugins(self, ours: Iterable[object] = ()) -> Plugins:
+        """The app's plugins and the installed ones, made ready; `ours` come first.
+
+        Raises SettingsError for one that cannot be imported or used, and says how to leave
+        it out.
+        """
+        return Plugins([*plugins.named(ours, "kworker"), *self.plugins, *plugins.installed()])
+
+    def register(self, plugins: Plugins | None = None) -> Register:
         """The app's handlers, compiled; imports what it includes.
 
-        Raises TargetError for a module that cannot be imported, HandlerError for a handler
-        that cannot work, and where there is none.
+        `plugins` are asked for codecs and values; the app's and the installed ones unless
+        given. Raises TargetError for a module that cannot be imported, HandlerError for a
+        handler that cannot work, and where there is none; SettingsError for a plugin.
         """
+        plugins = self.load_plugins() if plugins is None else plugins
         included = [source.load(name) for name in dict.fromkeys(self.include)]
         # After the imports: an included module may use this app's own decorator.
         declared = [*self._declared, *(one for module in included for one in defined_in(module))]
@@ -105,7 +119,9 @@ class App:
                 "or include the module that does"
             )
         provided = [provider.key for provider in self.providers()]
-        return Register(handlers.compile_handler(one, self.retry, provided) for one in declared)
+        return Register(
+            handlers.compile_handler(one, self.retry, provided, plugins) for one in declared
+        )
 
     def publisher(self) -> Publisher:
         """A publisher for the app's cluster, to be entered with `with` or `async with`.
@@ -127,3 +143,7 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
+
+
+def _checked(given: Iterable[object]) -> tuple[Plugin, ...]:
+    return Plugins(plugins.named(given, "app")).all

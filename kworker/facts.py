@@ -22,7 +22,7 @@ class WorkerInfo:
     handlers: tuple[HandlerInfo, ...]
     topics: tuple[str, ...]
     concurrency: int
-    store: str  # the path of its file
+    store: str  # the path of its file, or where a plugin keeps it
 
 
 @dataclass(frozen=True, slots=True)

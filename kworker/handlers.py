@@ -15,6 +15,7 @@ from .context import Context
 from .errors import HandlerError
 from .message import Headers, Message
 from .names import did_you_mean, topic_fault
+from .plugins import Plugins
 from .retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,10 +86,11 @@ class Handler:
     takes_context: tuple[str, ...] = ()
     takes_provided: tuple[tuple[str, Any], ...] = ()  # parameters, and what each asks for
     given: Mapping[str, Any] = field(default_factory=dict)  # what was provided, by parameter
+    by_plugins: tuple[tuple[str, Callable[[Message[Any]], Any]], ...] = ()  # parameters
 
     def arguments(self, message: Message[Any], context: Context | None) -> dict[str, Any]:
-        """The keyword arguments to call the function with; the context may be None where
-        the function does not ask for it."""
+        """The keyword arguments to call the function with, but for those made `by_plugins`;
+        the context may be None where the function does not ask for it."""
         arguments: dict[str, Any] = dict(self.given)
         if self.takes_value is not None:
             arguments[self.takes_value] = message.value
@@ -227,16 +229,19 @@ def compile_handler(
     declaration: Declaration,
     default_retry: Retry | None = None,
     provided: Sequence[Any] = (),
+    plugins: Plugins | None = None,
 ) -> Handler:
     """What was declared, checked and ready to be called. Raises HandlerError, with the place.
 
     A handler's own retry wins over `default_retry`, the app's. `provided` are the annotations
-    of what the app provides; whoever runs the handler fills in `given`.
+    of what the app provides; whoever runs the handler fills in `given`. `plugins` are asked for
+    codecs, and for values that the app does not provide; one that fails there raises
+    SettingsError.
     """
     function = declaration.function
     where = source.where_defined(function)
     try:
-        return _compile(declaration, default_retry, where, provided)
+        return _compile(declaration, default_retry, where, provided, plugins or Plugins(()))
     except Refused as refusal:
         name = f"{function.__module__}.{function.__qualname__}"
         raise HandlerError(f"{where}: handler {name} {refusal}") from refusal.__cause__
@@ -257,6 +262,7 @@ def _compile(
     default_retry: Retry | None,
     where: str,
     provided: Sequence[Any],
+    plugins: Plugins,
 ) -> Handler:
     function, options = declaration.function, declaration.options
     inner = source.innermost(function)
@@ -269,7 +275,8 @@ def _compile(
     elif not isinstance(name, str) or not name or not name.isprintable():
         raise Refused(f"has name={name!r}: give printable text")
     resources, others = _told_apart(parameters(declaration), provided)
-    value, messages, contexts, wanted = _bind(others)
+    by_plugins = _by_plugins(others, plugins)
+    value, messages, contexts, wanted = _bind([one for one in others if one.name not in by_plugins])
     return Handler(
         name=name,
         topics=_topics(declaration.topics),
@@ -283,7 +290,7 @@ def _compile(
         dedup=_dedup(options.get("dedup")),
         trust_ids=_trust_ids(options.get("trust_ids", True)),
         where=where,
-        decode=_decoder(wanted) if value or messages else _undecoded,
+        decode=_decoder(wanted, plugins) if value or messages else _undecoded,
         timeout=_duration("timeout", options.get("timeout")),
         expires=_duration("expires", options.get("expires")),
         publish_to=_publish_to(options.get("publish_to")),
@@ -292,6 +299,7 @@ def _compile(
         takes_message=messages,
         takes_context=contexts,
         takes_provided=resources,
+        by_plugins=tuple(by_plugins.items()),
     )
 
 
@@ -464,6 +472,21 @@ def _bind(
     )
 
 
+def _by_plugins(
+    parameters: list[Parameter], plugins: Plugins
+) -> dict[str, Callable[[Message[Any]], Any]]:
+    """The parameters that a plugin fills, each with what makes its value."""
+    found = {}
+    for parameter in parameters:
+        kind = _without_none(parameter.annotation)
+        if kind in (_UNSAID, Context, Message) or get_origin(kind) is Message:
+            continue
+        make = plugins.value(kind)
+        if make is not None:
+            found[parameter.name] = make
+    return found
+
+
 def _without_none(annotation: Any) -> Any:
     """`Context` out of `Context | None`, which lets a test leave it out."""
     if get_origin(annotation) in (Union, types.UnionType):
@@ -473,9 +496,9 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _decoder(annotation: Any) -> codec.Decoder:
+def _decoder(annotation: Any, plugins: Plugins) -> codec.Decoder:
     try:
-        return codec.decoder(annotation)
+        return codec.decoder(annotation, plugins.codec)
     except TypeError as error:
         raise Refused(
             f"takes a {codec.named(annotation)}, which nobody can decode: {error}"

@@ -358,7 +358,10 @@ def _from_flags(flags: Mapping[str, Any], properties: Iterable[str]) -> _Source:
 
 _PREFIX = "KWORKER_"
 _PROPERTY = "KWORKER_KAFKA__"
-_NOT_SETTINGS = ("KWORKER_TEST", "KWORKER_FAILPOINT", "KWORKER_BROKER_", "KWORKER_REQUIRE_")
+_NOT_SETTINGS = (
+    "KWORKER_TEST", "KWORKER_FAILPOINT", "KWORKER_BROKER_", "KWORKER_REQUIRE_",
+    "KWORKER_WITHOUT_PLUGINS",
+)  # fmt: skip
 
 
 def _from_environ(environ: Mapping[str, str], warnings: list[str]) -> _Source:

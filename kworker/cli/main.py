@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,18 +27,19 @@ COMMANDS = {
     "handlers": "List an app's handlers.",
     "config": "Show the settings that hold, and where each came from.",
     "topics": "Plan and create the topics that an app needs.",
+    "plugins": "List the plugins and the hooks they implement.",
 }
 
 
 class Commands(click.Group):
-    """The group; each command is the `command` of the module of its name."""
+    """The group; each command is the `command` of the module of its name, or of a plugin."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *self._foreign]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            return self._foreign.get(cmd_name, (None, ""))[0]
         module = importlib.import_module(f".{cmd_name}", __package__)
         command: click.Command = module.command
         return command
@@ -57,12 +59,48 @@ class Commands(click.Group):
                 click.echo("".join(_users_own(error.__cause__)), err=True, nl=False)
             ctx.exit(error.exit_code)
         except Exception as error:  # noqa: BLE001 - told in full, and the exit code says so
-            _report(error)
+            if (called := ctx.invoked_subcommand) is not None and called not in COMMANDS:
+                output.error(f"{called}, of plugin {self._foreign[called][1]!r}: {error!r}")
+                traceback.print_exception(error)
+            else:
+                _report(error)
             ctx.exit(1)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        if self._foreign:
+            with formatter.section("Commands of plugins"):
+                told = [
+                    (name, one.get_short_help_str()) for name, (one, _) in self._foreign.items()
+                ]
+                formatter.write_dl(told)
+
+    @functools.cached_property
+    def _foreign(self) -> dict[str, tuple[click.Command, str]]:
+        """The commands that installed plugins add, each with the plugin's name. What is wrong
+        with a plugin is told, and takes away nothing but its own commands."""
+        found: dict[str, tuple[click.Command, str]] = {}
+        for plugin, one in _commands_of_plugins():
+            if one.name is None or one.name in COMMANDS or one.name in found:
+                output.note(f"plugin {plugin!r}: there already is a command {one.name!r}")
+            else:
+                found[one.name] = one, plugin
+        return found
+
+
+def _commands_of_plugins() -> Iterator[tuple[str, click.Command]]:
+    from .. import plugins
+
+    for plugin in plugins.installed():
+        cli = click.Group()
+        try:
+            plugins.Plugins([plugin]).add_commands(cli)
+        except KworkerError as error:
+            output.note(str(error))
+        for name, command in cli.commands.items():
+            command.name = name
+            yield plugin.name, command
 
 
 def _report(error: Exception) -> None:

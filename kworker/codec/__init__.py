@@ -13,12 +13,13 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ..errors import Undecodable
 from ..headers import PREFIX
 from ..message import Headers
+from ..outcome import Outage
 from . import json, msgspec, pydantic
 from .api import Codec, Decoder, Read
 from .pydantic import named
@@ -41,15 +42,26 @@ _READERS: tuple[Codec, ...] = (json, msgspec, pydantic)
 _WRITERS: tuple[Codec, ...] = (pydantic, msgspec, json)
 
 
-def decoder(annotation: Any = UNSAID) -> Decoder:
+Foreign = Callable[[bytes, Headers], Any]
+"""What somebody else brought to decode an annotation with; may raise anything."""
+
+
+def decoder(
+    annotation: Any = UNSAID, provide: Callable[[Any], Foreign | None] | None = None
+) -> Decoder:
     """What decodes messages for that annotation; made once, called for each message.
 
-    Raises TypeError, with the reason, for an annotation that cannot be decoded.
+    `provide` is asked first, for what the annotation admits besides None; where it has
+    nothing to offer, our own codecs decide. Raises TypeError, with the reason, for an
+    annotation that cannot be decoded.
     """
     plain = _plain(annotation)
     admits_none = any(_plain(one) in (None, type(None), Any, object) for one in _members(plain))
-    read = _reader(plain)
     name = named(annotation)
+    foreign = _foreign(plain, provide) if provide is not None else None
+    if foreign is not None:
+        return _decoded_by(foreign, name, admits_none)
+    read = _reader(plain)
 
     def decode(raw: bytes | None, headers: Headers) -> Any:
         return None if raw is None else read(raw)
@@ -57,13 +69,44 @@ def decoder(annotation: Any = UNSAID) -> Decoder:
     def decode_value(raw: bytes | None, headers: Headers) -> Any:
         if raw is None:
             raise Undecodable(
-                f"the message is a tombstone, but {name} does not admit None"
+                _tombstone(name)
                 if annotation is not UNSAID
                 else "the message is a tombstone, and no annotation admits None"
             )
         return read(raw)
 
     return decode if admits_none else decode_value
+
+
+def _tombstone(name: str) -> str:
+    return f"the message is a tombstone, but {name} does not admit None"
+
+
+def _foreign(annotation: Any, provide: Callable[[Any], Foreign | None]) -> Foreign | None:
+    """What is provided for the annotation, leaving out the None that it admits."""
+    if annotation is UNSAID:
+        return None
+    wanted = [one for one in _members(annotation) if _plain(one) not in (None, type(None))]
+    return provide(_union(wanted)) if wanted else None
+
+
+def _decoded_by(foreign: Foreign, name: str, admits_none: bool) -> Decoder:
+    """A decoder that keeps the promise of all, whatever the foreign one raises."""
+
+    def decode(raw: bytes | None, headers: Headers) -> Any:
+        if raw is None:
+            if not admits_none:
+                raise Undecodable(_tombstone(name))
+            return None
+        try:
+            return foreign(raw, headers)
+        except (Undecodable, Outage):
+            raise
+        except Exception as error:
+            # Its text may hold the payload.
+            raise Undecodable(f"no {name}: its codec raised {type(error).__name__}") from error
+
+    return decode
 
 
 def encode(value: Any) -> bytes | None:

@@ -13,8 +13,8 @@ Read = Callable[[bytes], Any]
 Decoder = Callable[[bytes | None, Headers], Any]
 """A message's bytes (None: a tombstone) to what its handler's annotation says.
 
-Raises Undecodable, and nothing else. Its text says what is wrong and where, and never holds
-the payload: error texts travel further than messages may.
+Raises Undecodable, and nothing else; a plugin's may also raise Outage. Its text says what is
+wrong and where, and never holds the payload: error texts travel further than messages may.
 """
 
 

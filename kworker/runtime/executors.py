@@ -9,12 +9,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import AsyncExitStack, ExitStack
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from .. import durations
 from ..context import Context, Timebox
+from ..facts import HandlerInfo
 from ..handlers import Handler
+from ..message import AnyMessage
 from ..outcome import (
     Done,
     Dropped,
@@ -33,6 +36,7 @@ from .work import Work
 
 log = logging.getLogger("kworker.runtime")
 
+SWALLOWED = "a plugin failed before the handler was called, and another one swallowed that"
 HELD = 0.002  # seconds that results are held back so that others travel with them
 
 
@@ -46,6 +50,19 @@ class Performed(NamedTuple):
 
 Answer = Callable[[Performed], None]
 Down = Callable[[str], bool]  # whether what a handler needs is down; asked on any thread
+
+
+class Hooks(NamedTuple):
+    """What plugins do where handlers are called; None where none does.
+
+    `started` is told before a call; `around` gives the context managers to call it in.
+    """
+
+    started: Callable[[AnyMessage, HandlerInfo], None] | None = None
+    around: Callable[[AnyMessage, HandlerInfo], list[Any]] | None = None
+
+
+NO_HOOKS = Hooks()
 
 
 class Executor(Protocol):
@@ -64,6 +81,7 @@ def executor_for(
     answer: Answer,
     down: Down,
     events: EventLoop | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Executor:
     """Coroutines where every handler is one, else threads; coroutines run on `events`.
 
@@ -71,18 +89,24 @@ def executor_for(
     for it: so the threads alone bound how many handlers run at once.
     """
     if handlers and all(handler.is_async for handler in handlers):
-        return Coroutines(concurrency, answer, down, events)
-    return Threads(concurrency, answer, down, events)
+        return Coroutines(concurrency, answer, down, events, hooks)
+    return Threads(concurrency, answer, down, events, hooks)
 
 
 class Threads:
     """At most `concurrency` threads, started when there is work for them."""
 
     def __init__(
-        self, concurrency: int, answer: Answer, down: Down, events: EventLoop | None = None
+        self,
+        concurrency: int,
+        answer: Answer,
+        down: Down,
+        events: EventLoop | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._answer = answer
         self._down = down
+        self._hooks = hooks
         self._runs: SimpleQueue[Run | None] = SimpleQueue()
         self._limit = concurrency
         self._threads = 0
@@ -120,14 +144,15 @@ class Threads:
         if run.down or (self._down(work.scope.name) and not run.probe):
             return Postponed()
         try:
-            call = _Call(work)
+            call = _Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
+            run.down = isinstance(error, Outage)
             return Failed(error, called=False)
         call.begin()
         try:
             if call.handler.is_async:
                 return call.ended(self._loop.run(call.bounded()))
-            return call.ended(call.handler.function(**call.arguments))
+            return call.ended(call.plain())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             return failure(error, run)
         finally:
@@ -138,10 +163,16 @@ class Coroutines:
     """`concurrency` coroutines on one event loop, in a thread of its own."""
 
     def __init__(
-        self, concurrency: int, answer: Answer, down: Down, events: EventLoop | None = None
+        self,
+        concurrency: int,
+        answer: Answer,
+        down: Down,
+        events: EventLoop | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._answer = answer
         self._down = down
+        self._hooks = hooks
         self._limit = concurrency
         self._runs: deque[Run] = deque()
         self._serving: set[asyncio.Task[None]] = set()
@@ -178,8 +209,9 @@ class Coroutines:
         if run.down or (self._down(work.scope.name) and not run.probe):
             return Postponed()
         try:
-            call = _Call(work)
+            call = _Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
+            run.down = isinstance(error, Outage)
             return Failed(error, called=False)
         call.begin()
         try:
@@ -196,9 +228,9 @@ DONE = Done()
 class _Call:
     """One call of a handler: its parameters bound, its time measured and bounded."""
 
-    __slots__ = ("arguments", "context", "handler", "work")
+    __slots__ = ("arguments", "context", "handler", "hooks", "message", "work")
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, hooks: Hooks) -> None:
         """Raises Undecodable, and Expired for a message that is too old."""
         handler, record = work.scope.handler, work.record
         assert handler is not None
@@ -207,6 +239,8 @@ class _Call:
         message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
         work.seen_as = message
         self.work = work
+        self.message = message
+        self.hooks = hooks
         self.handler = handler
         self.context: Context | None = None
         if handler.timeout is not None:
@@ -218,6 +252,8 @@ class _Call:
         self.arguments = handler.arguments(message, self.context)
 
     def begin(self) -> None:
+        if self.hooks.started is not None:
+            self.hooks.started(self.message, self.work.scope.fact)
         self.work.thread = threading.get_ident()
         self.work.started = time.monotonic()
 
@@ -228,16 +264,55 @@ class _Call:
         work.started = None
         work.timebox = None
 
+    def plain(self) -> Any:
+        """Call the function, in whatever plugins put around it."""
+        if self.hooks.around is None:
+            return self.handler.function(**self.filled())
+        error: BaseException | None = None
+        with ExitStack() as stack:
+            for manager in self.hooks.around(self.message, self.work.scope.fact):
+                stack.enter_context(manager)
+            try:
+                return self.handler.function(**self.filled())
+            except BaseException as raised:
+                error = raised
+                raise
+        raise error or RuntimeError(SWALLOWED)  # a failure stays one
+
+    async def awaited(self) -> Any:
+        """The same for a coroutine function; what stands around it may be plain."""
+        if self.hooks.around is None:
+            return await self.handler.function(**self.filled())
+        error: BaseException | None = None
+        async with AsyncExitStack() as stack:
+            for manager in self.hooks.around(self.message, self.work.scope.fact):
+                if hasattr(manager, "__aenter__"):
+                    await stack.enter_async_context(manager)
+                else:
+                    stack.enter_context(manager)
+            try:
+                return await self.handler.function(**self.filled())
+            except BaseException as raised:
+                error = raised
+                raise
+        raise error or RuntimeError(SWALLOWED)
+
+    def filled(self) -> dict[str, Any]:
+        """The arguments, with those that plugins provide."""
+        for name, make in self.handler.by_plugins:
+            self.arguments[name] = make(self.message)
+        return self.arguments
+
     async def bounded(self) -> Any:
         """Await the handler's coroutine, cancelled when its time is over."""
         timebox = self.work.timebox
         if timebox is None or timebox.seconds is None:
-            return await self.handler.function(**self.arguments)
+            return await self.awaited()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timebox.seconds) as limit:
                 timebox.on_restart(lambda seconds: limit.reschedule(loop.time() + seconds))
-                return await self.handler.function(**self.arguments)
+                return await self.awaited()
         except TimeoutError as error:
             if not limit.expired():
                 raise

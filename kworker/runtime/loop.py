@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 
 from ..clock import Clock, Deadline, Every
 from ..errors import CannotGoOn, KafkaUnavailable
@@ -139,13 +140,19 @@ class Loop:
             self.quota.look()
         self.beat()
 
-    def run(self) -> bool:
-        """Turn until stopped. Whether everything was finished and committed."""
-        self.consumer.subscribe(self.topics, self)
-        while self._stop_within is None:
-            begun = self.clock.monotonic()
-            self.turn()
-            self._took = self.clock.monotonic() - begun
+    def run(self, stopping: Callable[[], None] = lambda: None) -> bool:
+        """Turn until stopped. Whether everything was finished and committed.
+
+        `stopping` is called once, when nothing more is taken, also where a turn has failed.
+        """
+        try:
+            self.consumer.subscribe(self.topics, self)
+            while self._stop_within is None:
+                begun = self.clock.monotonic()
+                self.turn()
+                self._took = self.clock.monotonic() - begun
+        finally:
+            stopping()
         return self._finish(Deadline(self.clock, self._stop_within))
 
     def stop(self, within: float) -> None:
@@ -439,7 +446,7 @@ class Loop:
             if ledger is not None and offset <= ledger.safe:
                 self.committed[partition] = max(offset, self.committed.get(partition, -1))
         if result.stored:
-            self.tell("offsets_committed", offsets=result.stored)
+            self.tell("offsets_committed", offsets=MappingProxyType(result.stored))
         if result.refused:
             # With a rebalance that is as it should be, and each beat says it again.
             level = logging.DEBUG if result.expected else logging.WARNING

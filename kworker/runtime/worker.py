@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -17,26 +18,25 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
-from .. import choice, kafka, offsets, topics
+from .. import choice, kafka, observe, offsets, topics
 from ..app import App
 from ..clock import SystemClock
-from ..errors import KafkaUnavailable
+from ..errors import KafkaUnavailable, SettingsError
 from ..facts import HandlerInfo, WorkerInfo
 from ..handlers import Handler, Register
 from ..kafka import Kafka
 from ..kafka.api import Admin, Producer
 from ..message import Partition
-from ..observe.journal import Details, Journal
 from ..offsets import Position
 from ..outcome import Outcome
-from ..plugins import Tell
+from ..plugins import Plugins
 from ..resources import give
 from ..settings import Configuration, Settings
 from ..stores import Store, default_path, open_store
 from . import drain
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
-from .executors import EventLoop, Executor, Performed, executor_for
+from .executors import EventLoop, Executor, Hooks, Performed, executor_for
 from .gates import Gates
 from .intake import Intake
 from .lanes import Lanes
@@ -159,8 +159,9 @@ class Worker:
 
     def _work(self) -> bool:
         values, configuration = self._values, self._configuration
+        plugins = self._app.load_plugins(observe.own())
         served_handlers = choice.chosen(
-            self._app.register(),
+            self._app.register(plugins),
             handlers=values["handlers"],
             topics=values["topics"],
             exclude_topics=values["exclude_topics"],
@@ -183,8 +184,8 @@ class Worker:
             served = self._served(register, names, admin.topics())
         finally:
             admin.close()
-        path = Path(values["db"]) if values["db"] else default_path(self._group)
-        store = open_store(path, group=self._group, cluster=cluster)
+        place = values["db"] or str(default_path(self._group))
+        store = _open_store(place, self._group, cluster, plugins)
         producer = connection.producer(delivery_timeout=DELIVERY)
         events = EventLoop()
         executor: Executor | None = None
@@ -192,17 +193,15 @@ class Worker:
         try:
             register = give(register, resources.open())
             loop, executor = self._assemble(
-                register, names, connection, served, store, producer, events
+                register, names, connection, served, store, producer, events, plugins
             )
-            facts = self._facts(register, served, path)
+            facts = self._facts(register, served, place)
             loop.tell("worker_started", worker=facts)
             try:
-                finished = loop.run()
+                finished = loop.run(lambda: loop.tell("worker_stopping", worker=facts))
             except BaseException:
                 loop.abandon()
                 raise
-            finally:
-                loop.tell("worker_stopping", worker=facts)
             if finished:
                 loop.consumer.close()
             else:
@@ -259,14 +258,20 @@ class Worker:
         store: Store,
         producer: Producer,
         events: EventLoop,
+        plugins: Plugins,
     ) -> tuple[Loop, Executor]:
         values, clock = self._values, self._clock
-        tell = Tell([Journal(), *([Details()] if log.isEnabledFor(logging.DEBUG) else [])])
+        tell = plugins.tell
         inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
         timers = Timers(clock)
         gates = Gates(lambda name: _cap(register, name), timers.after)
         executor = executor_for(
-            tuple(register), values["concurrency"], inbox.put, gates.down, events
+            tuple(register),
+            values["concurrency"],
+            inbox.put,
+            gates.down,
+            events,
+            Hooks(plugins.started, plugins.around),
         )
         consumer = connection.consumer(self._group, apart=names.owns)
         admin = connection.admin(IDENTIFY)
@@ -411,7 +416,7 @@ class Worker:
         timers.after(DRAINED, look)
 
     def _facts(
-        self, register: Register, served: Sequence[str] | dict[str, int], path: Path
+        self, register: Register, served: Sequence[str] | dict[str, int], store: str
     ) -> WorkerInfo:
         return WorkerInfo(
             app=self._app.name,
@@ -419,7 +424,7 @@ class Worker:
             handlers=tuple(HandlerInfo(one.name, one.topics) for one in register),
             topics=tuple(served),
             concurrency=self._values["concurrency"],
-            store=str(path),
+            store=store,
         )
 
     def _describe(self) -> None:
@@ -438,6 +443,20 @@ class Worker:
                         f"in flight for {now - started:.1f} s: {work.scope.name} "
                         f"{record.topic}/{record.partition}/{record.offset}\n"
                     )
+
+
+def _open_store(place: str, group: str, cluster: str, plugins: Plugins) -> Store:
+    """The store in that file; at `scheme://…`, what a plugin keeps there."""
+    if not re.match(r"[a-z][a-z0-9+.-]*://", place, re.IGNORECASE):
+        return open_store(Path(place), group=group, cluster=cluster)
+    store = plugins.store(place, group, cluster)
+    if store is None:
+        scheme = place.partition("://")[0]
+        raise SettingsError(
+            f"db: no plugin keeps a store at {scheme}://…; install one that does "
+            "(`kworker plugins` lists them), or give a file"
+        )
+    return store
 
 
 def _tune_collector() -> None:

@@ -16,10 +16,17 @@ from kworker.hookspecs import hookimpl
 from kworker.kafka.api import Assignments, CommitResult, Committed, Receipt, Refusal, Trouble
 from kworker.message import Headers, Partition, Record
 from kworker.outcome import Outcome
-from kworker.plugins import Tell
 from kworker.runtime.delivery.api import Hands, Shipment
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
-from kworker.runtime.executors import Answer, Down, Executor, Performed, Threads
+from kworker.runtime.executors import (
+    NO_HOOKS,
+    Answer,
+    Down,
+    Executor,
+    Hooks,
+    Performed,
+    Threads,
+)
 from kworker.runtime.gates import Gates
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
@@ -208,8 +215,8 @@ class Consumer:
 class Inline(Threads):
     """Performs runs on the test's own thread, when it says so; the call itself is Threads'."""
 
-    def __init__(self, answer: Answer, down: Down) -> None:
-        super().__init__(1, answer, down)
+    def __init__(self, answer: Answer, down: Down, hooks: Hooks = NO_HOOKS) -> None:
+        super().__init__(1, answer, down, hooks=hooks)
         self.waiting: deque[Run] = deque()
         self.put = answer
 
@@ -308,13 +315,14 @@ class Bench:
         self.facts = Facts()
         self.sent: list[Shipment] = []
         self.log: list[Shipment] = []
-        self.register = register = app.register()
+        self.plugins = plugins = app.load_plugins([self.facts])
+        self.register = register = app.register(plugins)
         self.consumer = Consumer(self.broker)
         self.store = open_store(self.folder / "shop.db", group="shop", cluster="c", clock=clock)
         inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
         self.inbox = inbox
         timers = Timers(clock)
-        tell = Tell([self.facts])
+        tell = plugins.tell
         kept = store(self.store)
 
         def cap(name: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -271,9 +272,11 @@ def test_a_stop_lets_what_runs_end_drops_the_rest_and_commits() -> None:
 
     bench.loop.stop(25.0)
     bench.clock.meanwhile[30] = gate.set
-    finished = bench.loop.run()
+    told: list[list[Any]] = []
+    finished = bench.loop.run(lambda: told.append(list(bench.facts.settled)))
 
     assert finished
+    assert told == [[]]  # once, before what runs has ended
     assert calls == [0]
     assert bench.committed() == 1
     assert bench.facts.settled == [("Done", 0)]
