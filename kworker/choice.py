@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Iterable
 
 from .errors import UsageError
@@ -19,21 +20,23 @@ def chosen(
 ) -> Register:
     """The handlers that a worker serves, each with the topics it takes from.
 
-    `handlers` are names (former ones, too); None stands for all. Raises UsageError for what
+    `handlers` are names (former ones, too); None stands for all. A topic that a regular
+    expression matches may be chosen by its name; one that is excluded so is not left out
+    here, but when topics are looked for. Raises UsageError for what
     the app does not have, and where nothing is left.
     """
     names = _names(register, handlers)
-    _refuse_unknown("--topics", topics, register.topics)
-    _refuse_unknown("--exclude-topics", exclude_topics, register.topics)
+    declared = dict.fromkeys(topic for handler in register for topic in handler.topics)
+    _refuse_unknown("--topics", topics, declared)
+    _refuse_unknown("--exclude-topics", exclude_topics, declared)
     kept = []
     for handler in register:
         if names is not None and handler.name not in names:
             continue
-        left = tuple(
-            topic
-            for topic in handler.topics
-            if (topics is None or topic in topics) and topic not in (exclude_topics or ())
-        )
+        wanted = handler.topics
+        if topics is not None:
+            wanted = tuple(one for one in topics if _takes(wanted, one))
+        left = tuple(one for one in wanted if one not in (exclude_topics or ()))
         if left == handler.topics:
             kept.append(handler)
         elif left:
@@ -74,9 +77,13 @@ def _names(register: Register, wanted: Collection[str] | None) -> set[str] | Non
     return {one.name for one in found}
 
 
+def _takes(declared: Iterable[str], topic: str) -> bool:
+    return any(topic == one or (one.startswith("^") and re.match(one, topic)) for one in declared)
+
+
 def _refuse_unknown(flag: str, wanted: Iterable[str] | None, known: Collection[str]) -> None:
     for topic in wanted or ():
-        if topic not in known:
+        if not _takes(known, topic):
             raise UsageError(
                 f"{flag}: no handler takes {topic!r}{did_you_mean(topic, known)}; they take "
                 f"{', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import types
 import typing
@@ -119,7 +120,8 @@ class Register:
                     f"{twin.where}; give one of them another with name="
                 )
             for topic in handler.topics:
-                by_topic.setdefault(topic, []).append(handler)
+                if not topic.startswith("^"):
+                    by_topic.setdefault(topic, []).append(handler)
         self._by_alias: dict[str, Handler] = {}
         for handler in self._by_name.values():
             for alias in handler.aliases:
@@ -130,10 +132,35 @@ class Register:
                         f"{twin.where}; a name means one handler"
                     )
         self._by_topic = {topic: tuple(found) for topic, found in by_topic.items()}
+        self._found: dict[str, tuple[Handler, ...]] = {}
+
+    def find(self, known: Iterable[str], but: Callable[[str], bool]) -> None:
+        """Take those of the known topics that a regular expression of a handler matches, from
+        their beginning, and that are not excluded. They are among `topics` until the next call."""
+        patterns = {
+            topic: re.compile(topic)
+            for handler in self
+            for topic in handler.topics
+            if topic.startswith("^")
+        }
+        if not patterns:
+            return
+        found: dict[str, tuple[Handler, ...]] = {}
+        for name in sorted(set(known)):
+            matching = {topic for topic, pattern in patterns.items() if pattern.match(name)}
+            if matching and not but(name):
+                matching.add(name)
+                found[name] = tuple(one for one in self if not matching.isdisjoint(one.topics))
+        self._found = found
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The topics that only a regular expression names."""
+        return tuple(topic for topic in self._found if topic not in self._by_topic)
 
     def for_topic(self, topic: str) -> tuple[Handler, ...]:
         """The handlers that take messages of the topic."""
-        return self._by_topic.get(topic, ())
+        return self._found.get(topic) or self._by_topic.get(topic, ())
 
     def named(self, name: str) -> Handler | None:
         """The handler of that name, or whose name that once was."""
@@ -141,8 +168,9 @@ class Register:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Every topic that a handler takes, each once."""
-        return tuple(self._by_topic)
+        """Every topic that a handler takes, each once; of those that it takes by a regular
+        expression, the ones that were found."""
+        return tuple(dict.fromkeys((*self._by_topic, *self._found)))
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_name.values())
@@ -152,7 +180,8 @@ class Register:
 
 
 def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Callable[[F], F]:
-    """Declare a function as the handler of topics.
+    """Declare a function as the handler of topics; one that begins with `^` is a regular
+    expression, which takes every topic whose name begins with what it matches.
 
     The function stays what it is and can be called in tests as ever. It is found by an app
     that includes its module, or by `kworker run package.module`. Options: `name` (default
@@ -518,9 +547,11 @@ def _topics(topics: tuple[str, ...]) -> tuple[str, ...]:
         raise Refused("has no topic")
     for topic in topics:
         if isinstance(topic, str) and topic.startswith("^"):
-            raise Refused(
-                f"takes {topic!r}: regular expressions are not supported yet; name its topics"
-            )
+            try:
+                re.compile(topic)
+            except re.error as error:
+                raise Refused(f"takes {topic!r}, which is no regular expression: {error}") from None
+            continue
         fault = topic_fault(topic)
         if fault is not None:
             raise Refused(f"cannot work: {fault}")

@@ -21,6 +21,8 @@ _LARGEST_LIMIT = 2**31 - 1
 _SOURCE_PARTITIONS = 4
 _BROKERS_DEFAULT = -1
 
+USUAL = ("{group}.retry.{delay}", "{group}.replay", "{group}.dlq")
+
 APPLY = "kworker topics apply TARGET --execute"
 
 
@@ -111,12 +113,27 @@ class GroupTopics:
         """Whether the topic is this group's retry, replay or dead-letter topic."""
         return name in (self.replay, self.dlq) or self.delay_of(name) is not None
 
+    def internal(self, name: str) -> bool:
+        """Whether the topic is Kafka's own, or some group's for retries, replays or dead
+        letters, as its name says: by our templates or by the usual ones. No regular
+        expression takes such a topic."""
+        return name.startswith("__") or any(
+            re.fullmatch(_pattern(template), name)
+            for template in (*USUAL, *(template for _, template in self._templates()))
+        )
+
     @staticmethod
     def _delay_text(name: str, prefix: str, suffix: str) -> str | None:
         if not (name.startswith(prefix) and name.endswith(suffix)):
             return None
         text = name[len(prefix) : len(name) - len(suffix)]
         return text if _DELAY.fullmatch(text) else None
+
+
+def _pattern(template: str) -> str:
+    """A regular expression for the names that a template makes, for whatever group."""
+    text = re.escape(template).replace(r"\{group\}", ".+")
+    return text.replace(r"\{delay\}", _DELAY.pattern)
 
 
 def _apart(neighbour: str) -> bool:

@@ -14,6 +14,7 @@ from . import devbroker
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..handlers import Register
     from ..kafka import Kafka
     from ..topics import GroupTopics
 
@@ -53,11 +54,13 @@ def partitions_of(kafka: Kafka, topics: Iterable[str]) -> list[Partition]:
     return found
 
 
-def served(kafka: Kafka, sources: Iterable[str], topics: GroupTopics) -> list[Partition]:
+def served(kafka: Kafka, register: Register, topics: GroupTopics) -> list[Partition]:
     """All partitions that a group reads: of its handlers' topics, and of those of its retry
     and replay topics that exist. Raises TopicsMissing for a source that does not exist."""
-    owned = sorted(name for name in kafka.admin().topics() if topics.owns(name))
-    return partitions_of(kafka, [*sources, *(name for name in owned if name != topics.dlq)])
+    known = kafka.admin().topics()
+    register.find(known, topics.internal)
+    owned = sorted(name for name in known if topics.owns(name))
+    return partitions_of(kafka, [*register.topics, *(name for name in owned if name != topics.dlq)])
 
 
 def store_of(group: str, configuration: settings.Configuration) -> Path:

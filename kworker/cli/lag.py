@@ -68,7 +68,7 @@ class _Look:
 
     def __init__(self, given: options.Given) -> None:
         app, configuration = given.load()
-        self._sources = app.register().topics
+        self._register = app.register()
         self._topics = cluster.topics_of(app, configuration)
         self._start = offsets.parse(configuration.values["start_from"], SystemClock.wall())
         self._kafka = cluster.connect(configuration)
@@ -76,7 +76,7 @@ class _Look:
     def __call__(self) -> list[Lag]:
         from .. import progress
 
-        partitions = cluster.served(self._kafka, self._sources, self._topics)
+        partitions = cluster.served(self._kafka, self._register, self._topics)
         return progress.lag(
             self._kafka,
             self._topics.group,

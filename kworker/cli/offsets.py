@@ -113,7 +113,7 @@ def reset_command(
     from .. import progress
 
     room = _Room(given)
-    partitions = room.partitions(chosen or room.sources)
+    partitions = room.partitions(chosen) if chosen else room.sources()
     active = progress.members(room.kafka, room.group)
     if active and execute:
         raise UsageError(progress.refusal(room.group, active))
@@ -144,7 +144,7 @@ class _Room:
 
     def __init__(self, given: options.Given) -> None:
         app, configuration = given.load()
-        self.sources = app.register().topics
+        self.register = app.register()
         self.topics = cluster.topics_of(app, configuration)
         self.group = self.topics.group
         self.store = cluster.store_of(self.group, configuration)
@@ -163,9 +163,13 @@ class _Room:
         with closing(open_store(self.store, group=self.group, cluster=identity)) as store:
             yield store
 
+    def sources(self) -> list[Partition]:
+        """Those of the topics that handlers take."""
+        return [one for one in self.partitions() if not self.topics.owns(one.topic)]
+
     def partitions(self, chosen: Sequence[str] = ()) -> list[Partition]:
         """Those that the group reads, of the chosen topics alone if there are any."""
-        served = cluster.served(self.kafka, self.sources, self.topics)
+        served = cluster.served(self.kafka, self.register, self.topics)
         names = {one.topic for one in served}
         for name in chosen:
             if name not in names:

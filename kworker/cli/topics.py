@@ -85,12 +85,14 @@ class _Work:
     def __init__(self, given: options.Given, create_sources: bool) -> None:
         app, configuration = given.load()
         register = app.register()
-        self.sources = register.topics
         self.delays = {delay for one in register for delay in one.retry.delays}
         self.names = cluster.topics_of(app, configuration)
         self.accept = configuration.values["accept_topics"]
         self.create_sources = create_sources
         self.kafka = cluster.connect(configuration)
+        with self.admin() as admin:
+            register.find(admin.topics(), self.names.internal)
+        self.sources = register.topics
 
     def plan(self) -> Plan:
         from .. import topics

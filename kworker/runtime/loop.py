@@ -86,6 +86,7 @@ class Loop:
         ends: Mapping[Partition, int] | None = None,
         quota: Quota | None = None,
         seen: Callable[[], Seen | None] = lambda: None,
+        serves: Callable[[Mapping[str, int]], list[str]] | None = None,
     ) -> None:
         self.consumer = consumer
         self.topics = topics
@@ -103,6 +104,7 @@ class Loop:
         self.ends = ends
         self.quota = quota
         self.seen = seen  # what became of the cluster's topics
+        self.serves = serves  # which of them are read
         self.delivery = delivery(self._closed, self._again)
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
@@ -623,15 +625,30 @@ class Loop:
         self.consumer.take({partition: start})
 
     def _look_at_topics(self) -> None:
-        """Notice what the client does not tell: a topic that was made anew under its name."""
+        """Notice what the client does not tell: a topic that was made anew under its name, and
+        one that is new and ours to read."""
         seen = self.seen()
         if seen is None:
             return
+        if self.serves is not None and self.ends is None:
+            self._subscribe(self.serves(seen.counts))
         if strange := self.intake.strange(seen.ids):
             try:
                 self._identify(strange)
             except KafkaUnavailable as error:
                 log.warning("%s may have been made anew: %s", ", ".join(strange), error)
+
+    def _subscribe(self, wanted: list[str]) -> None:
+        """Read these topics from now on."""
+        now, before = set(wanted), set(self.topics)
+        if now == before:
+            return
+        self.topics = wanted
+        for topic in sorted(now - before):
+            log.info("topic %s is read from now on", topic)
+        for topic in sorted(before - now):
+            log.warning("topic %s is gone", topic)
+        self.consumer.subscribe(wanted, self)
 
     # --- the end -------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -180,6 +180,7 @@ class Worker:
         admin = connection.admin(values["connect_timeout"])
         try:
             cluster = admin.cluster_id()
+            register.find(admin.topics(), self._not_to_find(names))
             self._ensure_topics(register, names, admin)
             served = self._served(register, names, admin.topics())
         finally:
@@ -192,6 +193,7 @@ class Worker:
         self._resources = resources = Resources(self._app.providers(), events.submit)
         try:
             register = give(register, resources.open())
+            register.find(served, self._not_to_find(names))
             loop, executor = self._assemble(
                 register, names, connection, served, store, producer, events, plugins
             )
@@ -241,8 +243,12 @@ class Worker:
         for topic in plan.missing:
             log.info("created topic %s", topic.name)
 
+    def _not_to_find(self, names: topics.GroupTopics) -> Callable[[str], bool]:
+        excluded = self._values["exclude_topics"] or ()
+        return lambda name: name in excluded or names.internal(name)
+
     def _served(
-        self, register: Register, names: topics.GroupTopics, known: dict[str, int]
+        self, register: Register, names: topics.GroupTopics, known: Mapping[str, int]
     ) -> dict[str, int]:
         """The topics to read, with their partition counts: the sources, and every retry and
         replay topic of the group that exists, whichever delays are declared today."""
@@ -302,7 +308,13 @@ class Worker:
             )
 
         def look() -> Seen:
-            return Seen(admin.topics(), topic_ids(served))
+            return Seen(
+                admin.topics(), topic_ids(served if self._loop is None else self._loop.topics)
+            )
+
+        def serves(known: Mapping[str, int]) -> list[str]:
+            register.find(known, self._not_to_find(names))
+            return list(self._served(register, names, known))
 
         watch = Watch(look, _refresh(self._configuration))
         sources = [
@@ -331,7 +343,7 @@ class Worker:
             store=store,
             positions=Positions(
                 consumer,
-                start_from=self._policy(connection, sources),
+                start_from=self._policy(connection, sources, register.found),
                 on_lost_position=values["on_lost_position"],
                 tell=tell,
             ),
@@ -349,6 +361,7 @@ class Worker:
             ends=ends,
             quota=self._quota(),
             seen=watch.news,
+            serves=serves,
         )
         self._watch = watch
         self._loop = loop
@@ -367,19 +380,22 @@ class Worker:
         return loop, executor
 
     def _policy(
-        self, connection: Kafka, sources: Sequence[Partition]
+        self, connection: Kafka, sources: Sequence[Partition], by_pattern: Sequence[str]
     ) -> Callable[[Partition], Position]:
         """Where the group begins in a partition in which it has no position.
 
         `start_from` is for what is there now, of topics that the group has never been in:
         the first members commit a start in every partition they find. A partition that is
-        there without one was added later, so everything in it is new to the group.
+        there without one was added later, so everything in it is new to the group; and so is
+        a topic that a regular expression finds beside others.
         """
         policy = offsets.parse(self._values["start_from"], self._clock.wall())
         if policy == EARLIEST:
             return lambda partition: EARLIEST
         found = connection.committed(self._group, sources, self._values["connect_timeout"])
         been_in = {one.topic for one in sources if found.get(one, True) is not None}
+        if been_in.intersection(by_pattern):
+            been_in.update(by_pattern)  # those it has not been in were found later
         first = {one for one in sources if one.topic not in been_in}
         return lambda partition: policy if partition in first else EARLIEST
 

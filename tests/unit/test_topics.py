@@ -300,3 +300,18 @@ def test_a_topic_that_the_broker_will_not_create_is_told_with_its_reason() -> No
         ensure(cluster)
 
     assert "shop.dlq: not authorised" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "internal"),
+    [
+        ("__consumer_offsets", True), ("other.retry.5s", True), ("other.retry.250ms", True),
+        ("a.b.replay", True), ("x.dlq", True), ("dead-other", True), ("orders", False),
+        ("orders.retry", False), ("orders.retry.soon", False), ("replay", False),
+        ("my.dlq.orders", False), ("deadly", False),
+    ],
+)  # fmt: skip
+def test_no_pattern_takes_what_is_kafkas_own_or_somebodys_copies(name: str, internal: bool) -> None:
+    names = GroupTopics("shop", "{group}.retry.{delay}", "{group}.replay", "dead-{group}")
+
+    assert names.internal(name) is internal
