@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .stores.api import Store
 
 log = logging.getLogger("kworker.plugins")
+
+SLOW = 1.0  # seconds that an observer may take before it is told of
+QUIET = 10.0  # seconds between two lines about the same observer
 
 ENTRY_POINTS = "kworker"
 LEFT_OUT = "KWORKER_WITHOUT_PLUGINS"
@@ -135,7 +139,9 @@ class Tell:
     """`tell("message_settled", message=…, …)`: every observer of that hook is told.
 
     An observer that raises is logged, and the rest are still told. (A plain call of a pluggy
-    hook would stop at the first that raises, and throw into the caller.) Safe on any thread.
+    hook would stop at the first that raises, and throw into the caller.) So is one that holds
+    up its thread; neither more often than every few seconds, for it may be told of thousands
+    of messages. Safe on any thread.
     """
 
     def __init__(self, hooks: Mapping[str, list[_Call]]) -> None:
@@ -149,25 +155,49 @@ class Tell:
 
     def __call__(self, name: str, /, **facts: Any) -> None:
         for observer in self._observers[name]:
+            begun = time.monotonic()
             try:
                 observer(**facts)
             except BaseException:  # a SystemExit would end the loop
-                log.exception("plugin %r failed in %s; the others are told", observer.plugin, name)
+                if (times := observer.to_tell()) is not None:
+                    log.exception(
+                        "plugin %r failed in %s%s; the others are told",
+                        observer.plugin, name, times,
+                    )  # fmt: skip
+                continue
+            took = time.monotonic() - begun
+            if took > SLOW and (times := observer.to_tell()) is not None:
+                log.warning(
+                    "plugin %r took %.1f s in %s%s; it holds up the worker",
+                    observer.plugin, took, name, times,
+                )  # fmt: skip
 
 
 class _Call:
     """One implementation of a hook: takes all of the hook's facts, hands on those it wants."""
 
-    __slots__ = ("function", "hook", "plugin", "wanted")
+    __slots__ = ("_told_at", "_untold", "function", "hook", "plugin", "wanted")
 
     def __init__(self, hook: str, implementation: pluggy.HookImpl) -> None:
         self.hook = hook
         self.plugin: str = implementation.plugin_name
         self.function: Callable[..., Any] = implementation.function
         self.wanted = implementation.argnames
+        self._told_at: float | None = None
+        self._untold = 0
 
     def __call__(self, **facts: Any) -> Any:
         return self.function(*[facts[one] for one in self.wanted])
+
+    def to_tell(self) -> str | None:
+        """None when a line about it would be one too many; else how many there were to tell
+        since the last, in words."""
+        now = time.monotonic()
+        self._untold += 1
+        if self._told_at is not None and now - self._told_at < QUIET:
+            return None
+        times, self._untold, self._told_at = self._untold, 0, now
+        return "" if times == 1 else f" ({times} times since it was last told)"
 
     def ask(self, question: Mapping[str, Any]) -> Any:
         """Its answer. Raises SettingsError, with the plugin's name, for whatever it raises."""

@@ -143,6 +143,34 @@ def test_they_are_told_in_their_order_and_one_that_raises_hides_no_other(caplog:
     ]
 
 
+def test_one_that_fails_or_holds_up_often_is_told_of_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(plugins.time, "monotonic", lambda: now[0])
+
+    def fail() -> None:
+        raise ValueError
+
+    def hold_up() -> None:
+        now[0] += 1.5
+
+    tell = app_with(plugin(worker_beat=fail)).load_plugins().tell
+    for _ in range(1000):
+        tell("worker_beat", snapshot=1)
+    now[0] += 10
+    tell("worker_beat", snapshot=1)
+    app_with(plugin(worker_beat=hold_up)).load_plugins().tell("worker_beat", snapshot=1)
+
+    name = f"plugin '{__name__}.Sample'"
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{name} failed in worker_beat; the others are told",
+        f"{name} failed in worker_beat (1000 times since it was last told); the others are told",
+        f"{name} took 1.5 s in worker_beat; it holds up the worker",
+    ]
+    assert [one.exc_info is not None for one in caplog.records] == [True, True, False]
+
+
 def test_the_first_answer_holds() -> None:
     app = app_with(
         plugin(provide_codec=lambda annotation: None),
