@@ -113,6 +113,14 @@ class Settings(TypedDict, total=False):
     group: Annotated[
         str | None, Setting(None, "The consumer group; the app's name unless given.", "-g")
     ]
+    group_protocol: Annotated[
+        Literal["classic", "consumer"],
+        Setting("classic", "How the group shares out partitions; consumer: the broker does it."),
+    ]
+    instance_id: Annotated[
+        str | None,
+        Setting(None, "A name of this process alone, for static membership of the group."),
+    ]
     delivery: Annotated[
         Literal["at_least_once"], Setting("at_least_once", "The promise of delivery.")
     ]

@@ -48,6 +48,7 @@ def command(
     app, configuration = given.load()
     if supervised is not None:
         log.mark(worker=supervised[0], pid=os.getpid())
+        configuration = _in_slot(configuration, supervised[0])
     if supervised is None:
         _check_choice(given, app, configuration)
     if under_dev is not None:
@@ -73,6 +74,15 @@ def command(
     from ..runtime import worker
 
     click.get_current_context().exit(worker.run(app, configuration, drain=drain))
+
+
+def _in_slot(configuration: settings.Configuration, number: int) -> settings.Configuration:
+    """With an instance id that the processes of one parent do not share."""
+    name = configuration.values["instance_id"]
+    if name is None:
+        return configuration
+    values: settings.Settings = {**configuration.values, "instance_id": f"{name}-{number}"}
+    return dataclasses.replace(configuration, values=values)
 
 
 def _check_choice(given: options.Given, app: App, configuration: settings.Configuration) -> None:
@@ -115,6 +125,8 @@ def _with_store_of_dev(app: App, configuration: settings.Configuration) -> setti
 def _joining_quickly(configuration: settings.Configuration) -> settings.Configuration:
     """When its last member leaves, the mock keeps a group waiting for the session timeout, so
     that every reload would take half a minute."""
+    if configuration.values["group_protocol"] == "consumer":
+        return configuration
     quick = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
     if quick.keys() & (configuration.kafka.keys() | configuration.kafka_consumer.keys()):
         return configuration

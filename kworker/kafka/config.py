@@ -39,6 +39,9 @@ _CONSUMER: dict[str, Any] = {
     "allow.auto.create.topics": False,
 }
 
+# What the broker decides where it assigns the partitions itself (KIP-848).
+_BROKERS_NOW = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+
 _BESIDE: dict[str, Any] = {
     "queued.max.messages.kbytes": 1_024,
     "queued.min.messages": 100,
@@ -84,8 +87,8 @@ _OWNED = {
     "enable.partition.eof": "the ends of partitions are read in another way",
     "enable.sasl.oauthbearer.unsecure.jwt": "unsigned tokens prove nothing",
     "group.id": "the group is a setting of its own; use -g/--group",
-    "group.instance.id": "two processes with one id would fence each other",
-    "group.protocol": "the way partitions are handed over is kworker's",
+    "group.instance.id": "it is a setting of its own; use --instance-id",
+    "group.protocol": "it is a setting of its own; use --group-protocol",
     "group.remote.assignor": "the way partitions are handed over is kworker's",
     "isolation.level": "messages of aborted transactions would be handled",
     "message.timeout.ms": "how long a send may take is a setting of its own; "
@@ -150,6 +153,8 @@ class Config:
         consumer: Mapping[str, str],
         producer: Mapping[str, str],
         client_id: str,
+        group_protocol: str = "classic",
+        instance_id: str | None = None,
     ) -> None:
         if not bootstrap_servers.strip():
             raise SettingsError("no address of a Kafka broker; give one with -b HOST:PORT")
@@ -158,17 +163,44 @@ class Config:
         self._common = _secured(_checked(common))
         self._consumer = _checked(consumer)
         self._producer = _checked(producer)
+        self._next_protocol = group_protocol == "consumer"
+        self._instance_id = instance_id
+        if self._next_protocol:
+            for name in _BROKERS_NOW:
+                if name in self._common or name in self._consumer:
+                    raise SettingsError(
+                        f"Kafka property '{name}' is refused: with group_protocol=consumer it is "
+                        "a setting of the broker's"
+                    )
+
+    @property
+    def static(self) -> bool:
+        """Whether the group keeps a member's partitions for it when it ends."""
+        return self._instance_id is not None
 
     def consumer(self, group: str) -> dict[str, Any]:
+        """For one that asks in the name of the group and does not join it."""
+        return self._consuming(group, {})
+
+    def member(self, group: str) -> dict[str, Any]:
         """For a member of the group."""
-        return self._member(group, {})
+        return self._joining(self.consumer(group), "")
 
     def beside(self, group: str) -> dict[str, Any]:
         """For a second member in the process, one that has little to read."""
         name = {"client.id": f"{self.client_id}-copies"}
-        return {**self._member(group, _BESIDE), **name}
+        return self._joining({**self._consuming(group, _BESIDE), **name}, "-copies")
 
-    def _member(self, group: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    def _joining(self, properties: dict[str, Any], suffix: str) -> dict[str, Any]:
+        if self._instance_id is not None:
+            properties["group.instance.id"] = f"{self._instance_id}{suffix}"
+        if self._next_protocol:
+            properties["group.protocol"] = "consumer"
+            for name in _BROKERS_NOW:
+                properties.pop(name, None)
+        return properties
+
+    def _consuming(self, group: str, more: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self._common, **self._consumer}
         properties = {**self._base(), **_CONSUMER, **more, **given, "group.id": group}
         if "session.timeout.ms" in given and "heartbeat.interval.ms" not in given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -98,7 +99,8 @@ class GroupConsumer:
         self._answers: list[tuple[Answered, CommitResult]] = []
         self._closing: tuple[threading.Thread, float] | None = None
         self._closed = False
-        properties = config.beside(group) if beside else config.consumer(group)
+        self._static = config.static
+        properties = config.beside(group) if beside else config.member(group)
         properties |= voice.hearing(self._hear_fatal)
         properties["on_commit"] = self._hear_commit
         self._client = made(confluent_kafka.Consumer, properties, config)
@@ -270,7 +272,10 @@ class GroupConsumer:
             return
         self._closed = True
         try:
-            self._leave(5.0)
+            if self._static:
+                self._stand_down()
+            else:
+                self._leave(5.0)
         except (KafkaException, SystemError, RuntimeError):
             log.debug("the Kafka consumer could not unsubscribe", exc_info=True)
         closing = threading.Thread(target=self._close_client, name="kworker-close", daemon=True)
@@ -301,6 +306,15 @@ class GroupConsumer:
         while self._owned and time.monotonic() < until:
             # Records that come now are nobody's any more; nothing commits them.
             self._client.poll(0.05)
+        self._deliver_answers()
+
+    def _stand_down(self) -> None:
+        """Give everything back without leaving: the group keeps it for whoever comes back
+        under the same instance id."""
+        partitions = sorted(self._owned)
+        if partitions:
+            self._hear_revoked(None, [_asked(partition) for partition in partitions])
+        self._assignments = None
         self._deliver_answers()
 
     def _close_client(self) -> None:
@@ -338,7 +352,7 @@ class GroupConsumer:
         self._guard(self._match, error, places)
 
     def _hear_fatal(self, text: str) -> None:
-        self._fatal = text
+        self._fatal = _explained(text)
 
     def _guard(self, act: Callable[..., object], *given: Any) -> None:
         """Do it; what it raises comes out of the next `poll`."""
@@ -564,12 +578,22 @@ def _all_refused(positions: Mapping[Partition, Committed], error: KafkaError) ->
     return CommitResult({}, dict.fromkeys(positions, text), error.code() in _EXPECTED)
 
 
+def _explained(text: str) -> str:
+    """The client's last words, with what to do where they are about static membership."""
+    if re.search(r"instance[. ]id", text, re.I):
+        return (
+            "another process is in the group under the same instance_id: give each its own "
+            f"({text})"
+        )
+    return text
+
+
 def _trouble(message: Any, error: KafkaError) -> Trouble:
     code = error.code()
     kind = "fatal" if error.fatal() else _TROUBLES.get(code, "other")
     topic, index, offset = message.topic(), message.partition(), message.offset()
     partition = None if topic is None or index is None or index < 0 else Partition(topic, index)
-    text = clean(error.str())
+    text = _explained(clean(error.str())) if kind == "fatal" else clean(error.str())
     if topic is not None and topic not in text:
         text = f"{partition or topic}: {text}"
     return Trouble(kind, text, partition, offset if offset is not None and offset >= 0 else None)

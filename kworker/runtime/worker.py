@@ -176,6 +176,8 @@ class Worker:
             consumer=configuration.kafka_consumer,
             producer=configuration.kafka_producer,
             client_id=f"kworker-{self._app.name}-{socket.gethostname()}-{os.getpid()}",
+            group_protocol=values["group_protocol"],
+            instance_id=values["instance_id"],
         )
         admin = connection.admin(values["connect_timeout"])
         try:
