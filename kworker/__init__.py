@@ -1,5 +1,7 @@
 """kworker: workers on Kafka that lose nothing and repeat nothing they remember."""
 
+from typing import TYPE_CHECKING, Any
+
 from .app import App
 from .context import Context
 from .errors import (
@@ -22,6 +24,19 @@ from .message import Message
 from .outcome import HandlerTimeout, Outage, Reject, RetryLater, Skip
 from .retry import Retry
 
+if TYPE_CHECKING:
+    from .transaction import Transaction
+
+
+def __getattr__(name: str) -> Any:
+    """`Transaction` is there when it is asked for: who does not needs no sqlite3."""
+    if name == "Transaction":
+        from .transaction import Transaction
+
+        return Transaction
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "App",
     "CannotGoOn",
@@ -42,6 +57,7 @@ __all__ = [
     "StoreError",
     "TargetError",
     "TopicsMissing",
+    "Transaction",
     "Undecodable",
     "UsageError",
     "handler",

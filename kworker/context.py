@@ -17,6 +17,11 @@ from .names import topic_fault
 from .outcome import Output
 
 
+class Shared:
+    """What `kworker.Transaction` is annotated with: by it a handler asks for the transaction
+    that its message is recorded in."""
+
+
 class Timebox:
     """How long one call of a handler may take; `seconds` None: as long as it likes."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
 from . import codec, durations, source
-from .context import Context
+from .context import Context, Shared
 from .errors import HandlerError
 from .message import Headers, Message
 from .names import did_you_mean, topic_fault
@@ -85,6 +85,7 @@ class Handler:
     takes_value: str | None = None  # the parameter's name
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
+    takes_transaction: str | None = None  # the parameter's name
     takes_provided: tuple[tuple[str, Any], ...] = ()  # parameters, and what each asks for
     given: Mapping[str, Any] = field(default_factory=dict)  # what was provided, by parameter
     by_plugins: tuple[tuple[str, Callable[[Message[Any]], Any]], ...] = ()  # parameters
@@ -304,15 +305,22 @@ def _compile(
     elif not isinstance(name, str) or not name or not name.isprintable():
         raise Refused(f"has name={name!r}: give printable text")
     resources, others = _told_apart(parameters(declaration), provided)
+    transaction, others = _transaction(others, provided)
+    # A plain wrapper around a coroutine function hands its coroutine on: left alone, nobody
+    # would await it.
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner)
+    if transaction is not None and is_async:
+        raise Refused(
+            "takes a Transaction and is async: while it awaits, nobody on this host could "
+            "record anything; make it a def"
+        )
     by_plugins = _by_plugins(others, plugins)
     value, messages, contexts, wanted = _bind([one for one in others if one.name not in by_plugins])
     return Handler(
         name=name,
         topics=_topics(declaration.topics),
         function=function,
-        # A plain wrapper around a coroutine function hands its coroutine on: left alone,
-        # nobody would await it.
-        is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner),
+        is_async=is_async,
         retry=_retry(options.get("retry")) or default_retry or _DEFAULT_RETRY,
         order=_order(options.get("order")),
         concurrency=_concurrency(options.get("concurrency")),
@@ -327,6 +335,7 @@ def _compile(
         takes_value=value,
         takes_message=messages,
         takes_context=contexts,
+        takes_transaction=transaction,
         takes_provided=resources,
         by_plugins=tuple(by_plugins.items()),
     )
@@ -446,11 +455,41 @@ def _told_apart(
     for parameter in parameters:
         for annotation in (parameter.annotation, _without_none(parameter.annotation)):
             if annotation in provided:
+                if annotation is getattr(sys.modules.get("sqlite3"), "Connection", _UNSAID):
+                    raise Refused(
+                        f"takes {parameter.name!r} as sqlite3.Connection, which may mean the "
+                        "app's or the transaction: annotate it as kworker.Transaction, or give "
+                        "the app's a type of its own"
+                    )
                 resources.append((parameter.name, annotation))
                 break
         else:
             others.append(parameter)
     return tuple(resources), others
+
+
+def asks_for_transaction(annotation: Any) -> bool:
+    """Whether it is `Transaction`; the bare `sqlite3.Connection` is another question."""
+    return any(isinstance(one, Shared) for one in getattr(annotation, "__metadata__", ()))
+
+
+def _transaction(
+    parameters: list[Parameter], provided: Sequence[Any]
+) -> tuple[str | None, list[Parameter]]:
+    """The parameter that takes the transaction, and the others."""
+    # Whose annotation it is has imported it.
+    bare = getattr(sys.modules.get("sqlite3"), "Connection", None)
+    found: str | None = None
+    others: list[Parameter] = []
+    for parameter in parameters:
+        kind = _without_none(parameter.annotation)
+        if not asks_for_transaction(kind) and (bare is None or kind is not bare):
+            others.append(parameter)
+        elif found is not None:
+            raise Refused(f"takes the transaction twice, in {found!r} and in {parameter.name!r}")
+        else:
+            found = parameter.name
+    return found, others
 
 
 def _bind(

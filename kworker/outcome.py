@@ -91,7 +91,19 @@ class Postponed:
     """The handler was not called, or could do nothing: what it needs is down."""
 
 
-Outcome = Done | Skipped | Failed | Dropped | Postponed
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The handler's own transaction holds what it wrote, and the record of it.
+
+    `outputs` are in the same transaction, by the numbers under which they wait to be sent.
+    `duplicate`: it was recorded before, and the handler was not called.
+    """
+
+    outputs: tuple[tuple[int, Output], ...] = ()
+    duplicate: bool = False
+
+
+Outcome = Done | Skipped | Failed | Dropped | Postponed | Recorded
 
 
 @dataclass(frozen=True, slots=True)

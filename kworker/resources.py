@@ -22,7 +22,15 @@ from typing import Any, get_args, get_origin
 from . import source
 from .context import Context
 from .errors import HandlerError
-from .handlers import Declaration, Refused, Register, finds, parameters, returns
+from .handlers import (
+    Declaration,
+    Refused,
+    Register,
+    asks_for_transaction,
+    finds,
+    parameters,
+    returns,
+)
 from .message import Message
 
 _SYNC = (Iterator, Iterable, Generator)
@@ -108,10 +116,8 @@ def _compile(declaration: Declaration) -> Provider:
                 f"{_told(annotation)}"
             )
         annotation = get_args(annotation)[0]
-    if annotation in (None, type(None), Any, Context) or Message in (
-        annotation,
-        get_origin(annotation),
-    ):
+    kworkers = annotation is Context or Message in (annotation, get_origin(annotation))
+    if annotation in (None, type(None), Any) or kworkers or asks_for_transaction(annotation):
         raise Refused(f"provides {_told(annotation)}, which no parameter can ask for")
     return Provider(
         name=f"{function.__module__}.{function.__qualname__}",

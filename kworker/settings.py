@@ -194,6 +194,10 @@ class Settings(TypedDict, total=False):
     revoke_timeout: Annotated[
         Duration, Setting(25.0, "How long a partition that moves away waits for its handlers.")
     ]
+    transaction_timeout: Annotated[
+        Duration,
+        Setting(5.0, "How long a handler may hold its Transaction before it is rolled back."),
+    ]
     max_in_flight: Annotated[
         int, Setting(10_000, "Messages a process holds at once, at most.", minimum=1)
     ]

@@ -144,7 +144,7 @@ class Threads:
         if run.down or (self._down(work.scope.name) and not run.probe):
             return Postponed()
         try:
-            call = _Call(work, self._hooks)
+            call = Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
             run.down = isinstance(error, Outage)
             return Failed(error, called=False)
@@ -209,7 +209,7 @@ class Coroutines:
         if run.down or (self._down(work.scope.name) and not run.probe):
             return Postponed()
         try:
-            call = _Call(work, self._hooks)
+            call = Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
             run.down = isinstance(error, Outage)
             return Failed(error, called=False)
@@ -225,7 +225,7 @@ class Coroutines:
 DONE = Done()
 
 
-class _Call:
+class Call:
     """One call of a handler: its parameters bound, its time measured and bounded."""
 
     __slots__ = ("arguments", "context", "handler", "hooks", "message", "work")

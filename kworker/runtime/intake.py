@@ -69,7 +69,7 @@ class Intake:
         unknown_handler_wait: float,
     ) -> None:
         self._register = register
-        self._topics = topics
+        self.topics = topics
         self._ask_topic_ids = topic_ids
         self._topic_ids: dict[str, str] = {}
         self._store = store
@@ -85,6 +85,16 @@ class Intake:
             scope = Scope(name, topic, self._register.named(name))
             self._scopes[name, topic] = scope
         return scope
+
+    def log_of(self, partition: Partition) -> Log:
+        """The incarnation of a partition that Kafka has now, as far as is known."""
+        return Log(self._topic_id(partition.topic), partition.index)
+
+    def transactional(self, partition: Partition) -> tuple[str, ...]:
+        """The handlers with a Transaction whose messages, or whose copies, it brings."""
+        register, topic = self._register, partition.topic
+        handlers = register if self.topics.owns(topic) else register.for_topic(topic)
+        return tuple(one.name for one in handlers if one.takes_transaction is not None)
 
     # --- partitions come and go ----------------------------------------------------------
 
@@ -105,7 +115,7 @@ class Intake:
 
     def recall(self, partition: Partition) -> None:
         """Read from the store what was done by position in this partition."""
-        place = Log(self._topic_id(partition.topic), partition.index)
+        place = self.log_of(partition)
         self._takers[partition] = tuple(
             Taker(
                 self.scope(handler.name, partition.topic),
@@ -226,7 +236,7 @@ class Intake:
         work.replay = _whole(ours.get(names.REPLAY_COUNT), 0)
         work.hop = _whole(ours.get(names.HOP), 0)
         work.calls = _whole(ours.get(names.ATTEMPT), 0)
-        work.arrived_through = self._topics.delay_of(record.topic)
+        work.arrived_through = self.topics.delay_of(record.topic)
         work.first_failed_at = _instant(ours.get(names.FIRST_FAILED_AT))
         work.broken = record.damage
         timestamp = _whole(ours.get(names.ORIGINAL_TIMESTAMP), -1)

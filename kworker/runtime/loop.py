@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -17,15 +18,17 @@ from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
 from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Trouble
 from ..message import Partition, Record
-from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Skipped
+from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorded, Skipped
 from ..plugins import Tell
-from ..stores.api import Store, Turn
+from ..ranges import Ranges
+from ..stores.api import Log, Store, Turn
 from .delivery.api import Delivery, Shipment
-from .executors import Executor, Performed
+from .executors import DONE, Executor, Performed
 from .gates import Gates
 from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lanes import Lanes, Run
 from .ledger import Ledger
+from .outbox import Outbox, Parcel
 from .positions import Positions
 from .quota import Quota
 from .settle import words
@@ -41,9 +44,12 @@ BUSY = 0.005  # seconds that it waits for handlers before it looks at Kafka agai
 GRACE = 0.1  # seconds without a poll before a full partition is paused: pausing costs a refetch
 BEHIND = 10  # times max_in_flight: what may be finished behind an offset that is not
 LATER = 1.0  # seconds until something that Kafka did not answer is asked again
+PLACING = 0.5  # seconds that the last commit of a partition may wait for its turn at the store
+LAST_SENT = 2.0  # seconds that a stop waits for Kafka to take what handlers' transactions published
 PRUNE = 1.0  # seconds between two steps of forgetting
 
-Answered = tuple[Shipment, Receipt | Refusal]
+Answered = tuple[Shipment | Parcel, Receipt | Refusal]
+Inbox = SimpleQueue[Performed | Answered | BaseException]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,10 @@ class Loop:
             [Callable[[Work, Outcome], None], Callable[[Work, float], None]], Delivery
         ],
         store: Store,
+        outbox: Outbox,
         positions: Positions,
         timers: Timers,
-        inbox: SimpleQueue[Performed | Answered],
+        inbox: Inbox,
         limits: Limits,
         clock: Clock,
         tell: Tell,
@@ -95,6 +102,7 @@ class Loop:
         self.lanes = lanes
         self.executor = executor
         self.store = store
+        self.outbox = outbox
         self.positions = positions
         self.timers = timers
         self.inbox = inbox
@@ -135,6 +143,7 @@ class Loop:
         if due:
             self.hear(self.held())
         self.delivery.record()
+        self.outbox.turn()
         self.start()
         if due:
             self.commit()
@@ -256,9 +265,9 @@ class Loop:
 
     # --- out -----------------------------------------------------------------------------
 
-    def news(self, patience: float) -> list[Performed | Answered]:
+    def news(self, patience: float) -> list[Performed | Answered | BaseException]:
         """What handlers and Kafka have answered; waits a moment when only they can go on."""
-        news: list[Performed | Answered] = []
+        news: list[Performed | Answered | BaseException] = []
         if self.inbox.empty():
             if not self.busy:
                 return news
@@ -274,8 +283,8 @@ class Loop:
         """What handlers have ended and their threads hold back, while another one is called."""
         return [Performed(run.take(), run, False) for run in self.runs if run.results]
 
-    def hear(self, news: Iterable[Performed | Answered]) -> None:
-        """Let every answer have its consequence."""
+    def hear(self, news: Iterable[Performed | Answered | BaseException]) -> None:
+        """Let every answer have its consequence. Raises what somebody else could not bear."""
         for one in news:
             if isinstance(one, Performed):
                 for work, outcome in one.results:
@@ -283,8 +292,12 @@ class Loop:
                 if one.over:
                     self.runs.discard(one.run)
                     self.lanes.leave(one.run)
+            elif isinstance(one, BaseException):
+                raise one
+            elif isinstance(one[0], Parcel):
+                self.outbox.answered(one[0], one[1])
             else:
-                self.delivery.answered(*one)
+                self.delivery.answered(one[0], one[1])
 
     def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         """A handler has ended, or was not even started."""
@@ -296,7 +309,9 @@ class Loop:
             outcome = Postponed()
         elif not isinstance(outcome, Dropped | Postponed) and self.gates.open(work.scope.name):
             self.tell("outage_ended", handler=work.scope.fact)
-        if isinstance(outcome, Postponed) and work.ledger.starting:
+        if isinstance(outcome, Recorded):
+            self._recorded(work, outcome)
+        elif isinstance(outcome, Postponed) and work.ledger.starting:
             run.again.append(work)
         elif isinstance(outcome, Dropped | Postponed):
             self.dispatch(self.intake.again(self.intake.abandon(work)))
@@ -308,6 +323,18 @@ class Loop:
                 work.scope.name,
                 extra=where(work),
             )
+
+    def _recorded(self, work: Work, outcome: Recorded) -> None:
+        """A handler's own transaction has recorded its message already."""
+        self.outbox.take(outcome.outputs)
+        if not work.ours:
+            return  # whoever has it now finds it recorded, if it is on this host
+        if not outcome.duplicate:
+            work.calls += 1
+            self._closed(work, DONE)
+            return
+        for one in (work, *self.intake.landed(work)):
+            self._duplicate(one)
 
     def _shut(self, work: Work, outage: Outage) -> None:
         """What a handler needs is down: its messages wait, and one at a time tries."""
@@ -415,10 +442,38 @@ class Loop:
                 points[partition] = ledger.point()
         return points
 
-    def commit(self) -> None:
-        """Commit what is finished, without waiting for the answer."""
+    def _placed(
+        self, points: dict[Partition, Committed], patience: float = 0.0
+    ) -> dict[Partition, Committed]:
+        """What may be committed once the store knows: where handlers share its transactions,
+        the commit names the store, which then says up to where it holds their effects. A store
+        that is older than the commit is found out by that."""
+        places: dict[Log, int] = {}
+        done: dict[tuple[str, Log], Ranges] = {}
+        named: dict[Partition, Committed] = {}
+        for partition, point in points.items():
+            handlers = self.intake.transactional(partition)
+            if not handlers:
+                continue
+            place = self.intake.log_of(partition)
+            places[place] = point.offset
+            named[partition] = replace(point, metadata=signature(self.store.uuid))
+            start = self.ledgers[partition].start
+            if start < point.offset:
+                # Gaps below it are markers or compacted records: closed, they take no room.
+                settled = Ranges([(start, point.offset)])
+                known = [name for name in handlers if self.store.done(name, place).total]
+                done.update({(name, place): settled for name in known})
+        if not named:
+            return points
+        if not self.store.record(Turn(places=places, done=done), patience=patience):
+            return {one: point for one, point in points.items() if one not in named}
+        return {**points, **named}
+
+    def commit(self, patience: float = 0.0) -> None:
+        """Commit what is finished, without waiting for the answer; for the store so long."""
         self._pass_markers()
-        points = self.points(self.ledgers)
+        points = self._placed(self.points(self.ledgers), patience)
         if points:
             self.commits += 1
             self.consumer.commit(points, self._committed)
@@ -520,7 +575,7 @@ class Loop:
             return
         try:
             self._empty(partitions)
-            points = self.points(partitions)
+            points = self._placed(self.points(partitions), patience=PLACING)
             if points:
                 self._note(self.consumer.commit_now(points))
         finally:
@@ -667,12 +722,22 @@ class Loop:
             if self._beat.due():
                 self.commit()
         finished = not (self.runs or self.delivery.pending)
-        self.commit()
+        self._let_out(Deadline(self.clock, min(LAST_SENT, deadline.remaining)))
+        self.commit(patience=min(PLACING, deadline.remaining))
         while self.commits and not deadline.passed:
             self.consumer.poll(BATCH, 0.01)
         self.beat()
         self._count_skips(patience=min(0.5, deadline.remaining))
         return finished and not self.commits
+
+    def _let_out(self, deadline: Deadline) -> None:
+        """Wait a moment for what is on its way; the next worker sends what then is left."""
+        while self.outbox.pending and not deadline.passed:
+            self.consumer.poll(BATCH, 0.0)
+            self.timers.run()
+            with suppress(Empty):
+                self.hear([self.inbox.get(timeout=BUSY)])
+            self.outbox.turn(patience=BUSY)
 
     def abandon(self) -> None:
         """Leave at once after an error: nothing more is recorded or committed."""
@@ -727,6 +792,23 @@ class Loop:
             skipped=self.skipped,
             last_turn=self._took,
         )
+
+
+def signature(store: str) -> str:
+    """A commit's metadata that names a store, by its uuid."""
+    return f"kw1 store={store}"
+
+
+def stored_in(store: Store, intake: Intake) -> Callable[[Partition, Committed], int | None]:
+    """Up to where the store has the effects of what a commit says is done; None where the
+    commit names another store or none, or no handler shares its transactions."""
+
+    def stored(partition: Partition, point: Committed) -> int | None:
+        if point.metadata != signature(store.uuid) or not intake.transactional(partition):
+            return None
+        return store.place(intake.log_of(partition))
+
+    return stored
 
 
 def where(work: Work) -> dict[str, object]:

@@ -52,11 +52,15 @@ class Positions:
         start_from: Callable[[Partition], Position],
         on_lost_position: str,
         tell: Tell,
+        stored: Callable[[Partition, Committed], int | None] = lambda partition, point: None,
     ) -> None:
+        """`stored` is asked up to where the store, where that is what the commit speaks of, has
+        the effects of what it committed."""
         self._consumer = consumer
         self._start_from = start_from
         self._on_lost_position = on_lost_position
         self._tell = tell
+        self._stored = stored
 
     def starts(
         self, partitions: Sequence[Partition], anew: Collection[str] = ()
@@ -92,6 +96,7 @@ class Positions:
             elif point is None:
                 start = begins[partition]
             else:
+                point = self._lower(partition, point)
                 start, lost = resolve(point, ends[partition], partition)
             if lost is not None:
                 self.tell_lost(lost)
@@ -110,6 +115,18 @@ class Positions:
                 extra={"partitions": [str(one) for one in starts], "ahead": ahead},
             )  # fmt: skip
         return starts
+
+    def _lower(self, partition: Partition, point: Committed) -> Committed:
+        """Where a store is older than the commit, what it has lost is to be handled again."""
+        stored = self._stored(partition, point)
+        if stored is None or stored >= point.offset:
+            return point
+        log.warning(
+            "%s: the store is older than the commit, as after a power failure or from a backup: "
+            "reading begins at %d, not at %d", partition, stored, point.offset,
+            extra={"partition": str(partition), "stored": stored, "committed": point.offset},
+        )  # fmt: skip
+        return Committed(stored)
 
     def _begins(
         self, partitions: Sequence[Partition], ends: Mapping[Partition, tuple[int, int]]

@@ -32,19 +32,21 @@ from ..outcome import Outcome
 from ..plugins import Plugins
 from ..resources import give
 from ..settings import Configuration, Settings
-from ..stores import Store, default_path, open_store
+from ..stores import Lender, Store, default_path, open_lender, open_store
 from . import drain
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
-from .executors import EventLoop, Executor, Hooks, Performed, executor_for
+from .executors import EventLoop, Executor, Hooks, executor_for
 from .gates import Gates
 from .intake import Intake
 from .lanes import Lanes
-from .loop import Answered, Limits, Loop
+from .loop import Inbox, Limits, Loop, stored_in
+from .outbox import Outbox, Parcel
 from .positions import EARLIEST, Positions
 from .quota import Quota
 from .resources import Resources
 from .timers import Timers
+from .transactions import Transactions
 from .watch import Seen, Watch
 from .work import Work
 
@@ -188,7 +190,8 @@ class Worker:
         finally:
             admin.close()
         place = values["db"] or str(default_path(self._group))
-        store = _open_store(place, self._group, cluster, plugins)
+        sharing = next((one.name for one in register if one.takes_transaction), None)
+        store = _open_store(place, self._group, cluster, plugins, sharing)
         producer = connection.producer(delivery_timeout=DELIVERY)
         events = EventLoop()
         executor: Executor | None = None
@@ -196,8 +199,12 @@ class Worker:
         try:
             register = give(register, resources.open())
             register.find(served, self._not_to_find(names))
+
+            def lend() -> Lender:
+                return open_lender(place, group=self._group, cluster=cluster)
+
             loop, executor = self._assemble(
-                register, names, connection, served, store, producer, events, plugins
+                register, names, connection, served, store, lend, producer, events, plugins
             )
             facts = self._facts(register, served, place)
             loop.tell("worker_started", worker=facts)
@@ -264,30 +271,42 @@ class Worker:
         connection: Kafka,
         served: dict[str, int],
         store: Store,
+        lend: Callable[[], Lender],
         producer: Producer,
         events: EventLoop,
         plugins: Plugins,
     ) -> tuple[Loop, Executor]:
         values, clock = self._values, self._clock
         tell = plugins.tell
-        inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
+        inbox: Inbox = SimpleQueue()
         timers = Timers(clock)
         gates = Gates(lambda name: _cap(register, name), timers.after)
+        hooks = Hooks(plugins.started, plugins.around)
         executor = executor_for(
             tuple(register),
             values["concurrency"],
             inbox.put,
             gates.down,
             events,
-            Hooks(plugins.started, plugins.around),
+            hooks,
         )
+        if any(handler.takes_transaction for handler in register):
+            executor = Transactions(
+                lend,
+                timeout=values["transaction_timeout"],
+                answer=inbox.put,
+                failed=inbox.put,
+                down=gates.down,
+                others=executor,
+                hooks=hooks,
+            )
         consumer = connection.consumer(self._group, apart=names.owns)
         admin = connection.admin(IDENTIFY)
 
         def topic_ids(wanted: Iterable[str]) -> dict[str, str]:
             return {name: found.id for name, found in admin.describe(wanted).items() if found.id}
 
-        def send(shipment: Shipment) -> None:
+        def send(shipment: Shipment | Parcel) -> None:
             producer.send(
                 shipment.topic,
                 shipment.key,
@@ -327,27 +346,30 @@ class Worker:
             if self._drain
             else None
         )
+        intake = Intake(
+            register=register,
+            topics=names,
+            topic_ids=topic_ids,
+            store=store,
+            clock=clock,
+            unknown_handler_wait=values["unknown_handler_wait"],
+        )
         loop = Loop(
             consumer=consumer,
             topics=list(served),
-            intake=Intake(
-                register=register,
-                topics=names,
-                topic_ids=topic_ids,
-                store=store,
-                clock=clock,
-                unknown_handler_wait=values["unknown_handler_wait"],
-            ),
+            intake=intake,
             gates=gates,
             lanes=Lanes(gates.room, gates.down),
             executor=executor,
             delivery=delivery,
             store=store,
+            outbox=Outbox(store, send, timers.after, clock),
             positions=Positions(
                 consumer,
                 start_from=self._policy(connection, sources, register.found),
                 on_lost_position=values["on_lost_position"],
                 tell=tell,
+                stored=stored_in(store, intake),
             ),
             timers=timers,
             inbox=inbox,
@@ -421,7 +443,9 @@ class Worker:
 
         def look() -> None:
             assert loop.ends is not None
-            idle = not loop.busy and not any(ledger.count for ledger in loop.ledgers.values())
+            idle = not (loop.busy or loop.outbox.pending) and not any(
+                ledger.count for ledger in loop.ledgers.values()
+            )
             try:
                 if idle and drain.finished(loop.consumer, loop.ends, copies):
                     log.info("drained: everything that was there has been handled")
@@ -463,10 +487,18 @@ class Worker:
                     )
 
 
-def _open_store(place: str, group: str, cluster: str, plugins: Plugins) -> Store:
-    """The store in that file; at `scheme://…`, what a plugin keeps there."""
+def _open_store(
+    place: str, group: str, cluster: str, plugins: Plugins, sharing: str | None
+) -> Store:
+    """The store in that file; at `scheme://…`, what a plugin keeps there, unless a handler is
+    `sharing` its transactions."""
     if not re.match(r"[a-z][a-z0-9+.-]*://", place, re.IGNORECASE):
         return open_store(Path(place), group=group, cluster=cluster)
+    if sharing is not None:
+        raise SettingsError(
+            f"db: {sharing} takes a Transaction of the store's file, so {place} will not do; give "
+            "a file"
+        )
     store = plugins.store(place, group, cluster)
     if store is None:
         scheme = place.partition("://")[0]

@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..clock import Clock, SystemClock
-from .api import Store
+from .api import Lender, Store
+from .sqlite.lender import SqliteLender
 from .sqlite.store import SqliteStore
 
 
@@ -21,6 +22,15 @@ def open_store(path: Path | str, *, group: str, cluster: str, clock: Clock | Non
     return SqliteStore(path, group=group, cluster=cluster, clock=clock or SystemClock())
 
 
+def open_lender(
+    path: Path | str, *, group: str, cluster: str, clock: Clock | None = None
+) -> Lender:
+    """Open the store's file once more, to be lent to handlers. It belongs to the thread that
+    opens it. Raises StoreError as `open_store` does."""
+    path = Path(path).absolute()
+    return SqliteLender(path, group=group, cluster=cluster, clock=clock or SystemClock())
+
+
 def default_path(group: str) -> Path:
     """Where the group's store is unless told otherwise: under the working directory.
 
@@ -33,4 +43,4 @@ def default_path(group: str) -> Path:
     return Path(".kworker") / f"{name}.db"
 
 
-__all__ = ["Store", "default_path", "open_store"]
+__all__ = ["Lender", "Store", "default_path", "open_lender", "open_store"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ..outcome import Output
 from ..ranges import Ranges
 
 
@@ -55,7 +58,8 @@ class Turn:
     `done` are offsets of messages whose id is their position, by handler and log, added to
     what is stored; `attempts` are written, replacing what stood there; for every mark in
     `settled` the attempt is removed; `skipped` are counts of duplicates by handler, added to
-    what is stored, for people.
+    what is stored, for people; `places` are the offsets below which all is done, replacing
+    what stood there; `sent` are numbers of outputs that Kafka has acknowledged.
 
     `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
     closing such gaps keeps what is stored short.
@@ -68,6 +72,8 @@ class Turn:
     settled: Sequence[Mark] = ()
     skipped: Mapping[str, int] | None = None
     ids: Mapping[tuple[str, str], Sequence[str]] | None = None
+    places: Mapping[Log, int] | None = None
+    sent: Sequence[int] = ()
 
 
 class Store(Protocol):
@@ -98,6 +104,17 @@ class Store(Protocol):
         """Write the turn durably. False, at once or after `patience` seconds, when another
         process has its turn: nothing was written, ask again later."""
 
+    @property
+    def uuid(self) -> str:
+        """What tells this store's file from any other."""
+
+    def place(self, log: Log) -> int | None:
+        """The last of `Turn.places` for this log."""
+
+    def outbox(self, before: float, limit: int = 1000) -> list[tuple[int, Output]]:
+        """What handlers' transactions published until that time (seconds since the epoch) and
+        was not acknowledged yet, the oldest first, by its number."""
+
     def prune(self, before: float, *, limit: int = 10_000) -> int:
         """Forget marks recorded before that time (seconds since the epoch), the oldest
         first, and attempts that nobody came back to since. It ends after about `limit` of
@@ -123,4 +140,39 @@ class Store(Protocol):
         """Flush and close; safe to call twice."""
 
 
-__all__ = ["Attempt", "Log", "Mark", "Store", "Turn"]
+class Lender(Protocol):
+    """A store's file on a connection of its own, which is lent to handlers.
+
+    One transaction at a time, from `begin` to `commit` or `rollback`; nobody else writes
+    meanwhile. Every method belongs to the thread that opened it, and raises StoreError like a
+    store's.
+    """
+
+    def begin(self, patience: float) -> bool:
+        """Begin a transaction; False when others have had their turn for so many seconds."""
+
+    def known(self, marks: Sequence[Mark], log: Log | None, offset: int) -> bool:
+        """Whether any of these marks was recorded; or, where `log` is given, that offset of it
+        by any of their handlers."""
+
+    def lent(self, seconds: float) -> AbstractContextManager[sqlite3.Connection]:
+        """The connection, for a handler and so many seconds: what takes longer is interrupted
+        and rolled back, and whatever would end the transaction raises."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the transaction is still the one that was begun."""
+
+    def commit(self, turn: Turn, outputs: Sequence[Output]) -> tuple[tuple[int, Output], ...]:
+        """Write the turn and the outputs beside what the handler wrote, durably; the outputs
+        by their numbers. Raises sqlite3.Error where what the handler did cannot be committed,
+        when all of it is rolled back."""
+
+    def rollback(self) -> None:
+        """Undo it all."""
+
+    def close(self) -> None:
+        """Roll back what was begun, and close."""
+
+
+__all__ = ["Attempt", "Lender", "Log", "Mark", "Store", "Turn"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import string
 import subprocess
 import sys
@@ -205,3 +206,27 @@ def test_every_way_out_of_a_handler_and_the_way_back_from_the_dead_letters(tmp_p
 
     left_over = {one["disposition"] for one in json.loads(left)["messages"]}
     assert left_over == {"rejected", "undecodable"}
+
+
+def test_the_bank_moves_each_amount_once_and_gives_out_a_receipt(tmp_path, environ):
+    app_dir = str(EXAMPLES / "05_effectively_once")
+    order = {"from_account": "ann", "to_account": "bob", "amount": 5}
+
+    def balances() -> dict[str, int]:
+        with sqlite3.connect(tmp_path / ".kworker" / "dev" / "bank.db") as connection:
+            try:
+                return dict(connection.execute("SELECT name, balance FROM account"))
+            except sqlite3.OperationalError:
+                return {}  # nothing was moved yet
+
+    with dev(tmp_path, environ, "bank:app", "--app-dir", app_dir) as running:
+        running.publish("transfers", json.dumps(order))
+        running.publish("transfers", json.dumps(order | {"amount": -1}))
+        running.wait(lambda text: "dead-lettered (rejected)" in text)
+        deadline = time.monotonic() + PATIENCE
+        while not balances():
+            assert time.monotonic() < deadline, running.text
+        receipts = running.command(*KWORKER, "tail", "receipts", "-o", "earliest", "-n", "1")
+
+    assert balances() == {"ann": -5, "bob": 5}
+    assert '{"moved":5}' in receipts

@@ -14,7 +14,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 3  # how many migrations there are
+VERSION = 4  # how many migrations there are
 _OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
 
 
@@ -85,7 +85,12 @@ def migrations() -> Migrations:
     from sqlite_utils import Migrations
 
     steps = Migrations("kworker")
-    for step in (_the_first_tables, _skipped_duplicates, _first_arrivals_in_blocks):
+    for step in (
+        _the_first_tables,
+        _skipped_duplicates,
+        _first_arrivals_in_blocks,
+        _transactions_of_handlers,
+    ):
         steps(name=step.__name__.lstrip("_"))(step)
     return steps
 
@@ -112,6 +117,11 @@ def _first_arrivals_in_blocks(db: Database) -> None:
             youngest = max(at for _, _, at in some)
             db.execute("INSERT INTO block VALUES (?, ?, ?, ?)", (number, scope, youngest, ids))
     db.execute("DELETE FROM mark WHERE replay = 0 AND hop = 0")
+
+
+def _transactions_of_handlers(db: Database) -> None:
+    for statement in _TRANSACTIONS:
+        db.execute(statement)
 
 
 # Marks are kept in the order of writing, which makes the oldest cheap to find and the end
@@ -213,3 +223,36 @@ _BLOCKS = (
             SELECT scope, id, replay, hop, at FROM mark
         ) JOIN scope USING (scope)""",
 )
+
+
+# See `outbox` and `places`.
+_TRANSACTIONS = (
+    """CREATE TABLE output (
+        output INTEGER PRIMARY KEY AUTOINCREMENT,
+        topic TEXT NOT NULL,
+        key BLOB,
+        value BLOB,
+        headers TEXT NOT NULL,
+        id TEXT NOT NULL,
+        at REAL NOT NULL
+    )""",
+    """CREATE VIEW outbox AS
+        SELECT output AS number, topic, key, value, headers, id AS message_id,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM output""",
+    """CREATE TABLE place (
+        topic_id TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        PRIMARY KEY (topic_id, partition)
+    ) WITHOUT ROWID""",
+)
+
+OURS = frozenset(
+    {
+        "meta", "scope", "mark", "mark_by_id", "seen", "attempt", "attempts", "position",
+        "positions", "skip", "skipped", "block", "run", "piece", "sieve", "sieve_state", "output",
+        "outbox", "place", "_sqlite_migrations",
+    }
+)  # fmt: skip
+"""Every table, view and index of ours: a handler that shares the file leaves them alone."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ...clock import Clock
 from ...errors import StoreError
+from ...outcome import Output
 from ...ranges import Ranges
 from ..api import Attempt, Log, Mark, Turn
-from . import attempts, care, forget, positions, schema, seen, skips
+from . import attempts, care, forget, outbox, places, positions, schema, seen, skips
 from .arrivals import Arrivals
 from .marks import Scopes
 from .turnstile import Turnstile
@@ -21,6 +22,7 @@ _OPENING = 10.0  # seconds to wait for another process that opens or writes
 _CLOSING = 1.0  # seconds
 _READING = 1000  # milliseconds to wait for a lock that SQLite takes while it recovers
 _SINGLE = 1000  # rows
+_NOTHING = Turn()
 _CHECKPOINT = 1024  # pages in the log before they are moved into the database: 5 ms or so
 
 
@@ -79,29 +81,48 @@ class SqliteStore:
             return attempts.find(self._connection, self._scopes, marks)
 
     def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
-        if not (
-            turn.ids or turn.seen or turn.done or turn.attempts or turn.settled or turn.skipped
-        ):
+        if turn == _NOTHING:
             return True
         with care.telling(self._path), self._turn(patience) as mine:
             if mine:
-                now = self._clock.wall()
-                if turn.ids:
-                    self._arrivals.add(turn.ids, now)
-                if turn.seen:
-                    arrivals, copies = _told_apart(turn.seen)
-                    self._arrivals.add(arrivals, now)
-                    seen.add(self._connection, self._scopes, copies, now)
-                if turn.done:
-                    positions.add(self._connection, turn.done, turn.topics or {}, now)
-                if turn.attempts:
-                    attempts.write(self._connection, self._scopes, turn.attempts, now)
-                if turn.settled:
-                    attempts.remove(self._connection, self._scopes, turn.settled)
-                if turn.skipped:
-                    skips.add(self._connection, turn.skipped)
-                self._arrivals.tend()
+                self._write(turn)
             return mine
+
+    def _write(self, turn: Turn) -> None:
+        now = self._clock.wall()
+        if turn.ids:
+            self._arrivals.add(turn.ids, now)
+        if turn.seen:
+            arrivals, copies = _told_apart(turn.seen)
+            self._arrivals.add(arrivals, now)
+            seen.add(self._connection, self._scopes, copies, now)
+        if turn.done:
+            positions.add(self._connection, turn.done, turn.topics or {}, now)
+        if turn.attempts:
+            attempts.write(self._connection, self._scopes, turn.attempts, now)
+        if turn.settled:
+            attempts.remove(self._connection, self._scopes, turn.settled)
+        if turn.skipped:
+            skips.add(self._connection, turn.skipped)
+        if turn.places:
+            places.put(self._connection, turn.places)
+        if turn.sent:
+            outbox.remove(self._connection, turn.sent)
+        self._arrivals.tend()
+
+    @property
+    def uuid(self) -> str:
+        with care.telling(self._path):
+            (uuid,) = self._connection.execute("SELECT uuid FROM meta").fetchone()
+        return str(uuid)
+
+    def place(self, log: Log) -> int | None:
+        with care.telling(self._path):
+            return places.find(self._connection, log)
+
+    def outbox(self, before: float, limit: int = 1000) -> list[tuple[int, Output]]:
+        with care.telling(self._path):
+            return outbox.waiting(self._connection, before, limit)
 
     def prune(self, before: float, *, limit: int = 10_000) -> int:
         with care.telling(self._path), self._turn(0.0) as mine:
@@ -154,7 +175,7 @@ class SqliteStore:
             )
         try:
             with care.telling(path):
-                connection = sqlite3.connect(path, timeout=_OPENING, isolation_level=None)
+                connection = self._connect(path)
                 try:
                     schema.recognise(connection, path)
                     for pragma in (
@@ -180,30 +201,49 @@ class SqliteStore:
         finally:
             self._turnstile.leave()
 
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=_OPENING, isolation_level=None)
+
     @contextmanager
     def _turn(self, patience: float) -> Iterator[bool]:
         """One write transaction in our turn; False where another has the turn, or a program
         that knows no turns is writing."""
-        deadline = time.monotonic() + patience
-        if not self._turnstile.enter(patience):
+        if not self._enter(patience):
             yield False
             return
         try:
-            if not self._begin(max(0.0, deadline - time.monotonic())):
-                yield False
-                return
-            committed = False
-            try:
-                yield True
+            yield True
+        except BaseException:
+            self._leave(commit=False)
+            raise
+        self._leave(commit=True)
+
+    def _enter(self, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        if not self._turnstile.enter(patience):
+            return False
+        begun = False
+        try:
+            begun = self._begin(max(0.0, deadline - time.monotonic()))
+        finally:
+            if not begun:
+                self._turnstile.leave()
+        return begun
+
+    def _leave(self, *, commit: bool) -> None:
+        committed = False
+        try:
+            if commit:
                 self._connection.execute("COMMIT")
                 committed = True
-            finally:
+        finally:
+            try:
                 if not committed and self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 self._scopes.keep(committed)
                 self._arrivals.keep(committed)
-        finally:
-            self._turnstile.leave()
+            finally:
+                self._turnstile.leave()
 
     def _begin(self, patience: float) -> bool:
         self._connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")

@@ -30,11 +30,13 @@ from kworker.runtime.executors import (
 from kworker.runtime.gates import Gates
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
-from kworker.runtime.loop import Answered, Limits, Loop
+from kworker.runtime.loop import Inbox, Limits, Loop, stored_in
+from kworker.runtime.outbox import Outbox, Parcel
 from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.timers import Timers
+from kworker.runtime.transactions import Transactions
 from kworker.runtime.work import Work
-from kworker.stores import Store, open_store
+from kworker.stores import Store, open_lender, open_store
 from kworker.topics import GroupTopics
 
 TOPICS = GroupTopics("shop", "{group}.retry.{delay}", "{group}.replay", "{group}.dlq")
@@ -307,19 +309,20 @@ class Bench:
         reference: bool = False,
         max_in_flight: int = 1000,
         clock: Clock | None = None,
+        transaction_timeout: float = 5.0,
     ) -> None:
         self.app = app
         self.broker = broker or Broker()
         self.folder = folder or Path(tempfile.mkdtemp())
         self.clock = clock = clock or Clock()
         self.facts = Facts()
-        self.sent: list[Shipment] = []
-        self.log: list[Shipment] = []
+        self.sent: list[Shipment | Parcel] = []
+        self.log: list[Shipment | Parcel] = []
         self.plugins = plugins = app.load_plugins([self.facts])
         self.register = register = app.register(plugins)
         self.consumer = Consumer(self.broker)
         self.store = open_store(self.folder / "shop.db", group="shop", cluster="c", clock=clock)
-        inbox: SimpleQueue[Performed | Answered] = SimpleQueue()
+        inbox: Inbox = SimpleQueue()
         self.inbox = inbox
         timers = Timers(clock)
         tell = plugins.tell
@@ -331,6 +334,17 @@ class Bench:
 
         gates = Gates(cap, timers.after)
         self.executor = executor(inbox.put, gates.down)
+        if any(handler.takes_transaction for handler in register):
+            self.executor = Transactions(
+                lambda: open_lender(
+                    self.folder / "shop.db", group="shop", cluster="c", clock=clock
+                ),
+                timeout=transaction_timeout,
+                answer=inbox.put,
+                failed=inbox.put,
+                down=gates.down,
+                others=self.executor,
+            )
 
         def delivery(
             closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
@@ -345,27 +359,30 @@ class Bench:
                 reference_when_too_large=reference,
             )
 
+        intake = Intake(
+            register=register,
+            topics=TOPICS,
+            topic_ids=lambda topics: self.broker.ids,
+            store=kept,
+            clock=clock,
+            unknown_handler_wait=900.0,
+        )
         self.loop = Loop(
             consumer=self.consumer,
             topics=["orders"],
-            intake=Intake(
-                register=register,
-                topics=TOPICS,
-                topic_ids=lambda topics: self.broker.ids,
-                store=kept,
-                clock=clock,
-                unknown_handler_wait=900.0,
-            ),
+            intake=intake,
             gates=gates,
             lanes=Lanes(gates.room, gates.down),
             executor=self.executor,
             delivery=delivery,
             store=kept,
+            outbox=Outbox(kept, self._send, timers.after, clock),
             positions=Positions(
                 self.consumer,
                 start_from=lambda partition: EARLIEST,
                 on_lost_position=on_lost_position,
                 tell=tell,
+                stored=stored_in(kept, intake),
             ),
             timers=timers,
             inbox=inbox,
@@ -384,7 +401,7 @@ class Bench:
         if assign:
             self.consumer.assign(*assign)
 
-    def _send(self, shipment: Shipment) -> None:
+    def _send(self, shipment: Shipment | Parcel) -> None:
         self.sent.append(shipment)
         self.log.append(shipment)
 
