@@ -23,6 +23,7 @@ from .hookspecs import hookimpl
 from .message import Message
 from .outcome import HandlerTimeout, Outage, Reject, RetryLater, Skip
 from .retry import Retry
+from .settings import UNIQUE
 
 if TYPE_CHECKING:
     from .transaction import Transaction
@@ -38,6 +39,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "UNIQUE",
     "App",
     "CannotGoOn",
     "Context",

@@ -103,6 +103,10 @@ Start = Annotated[str, Kind("earliest|latest|TIME", _start, _start)]
 Size = Annotated[int, Kind("SIZE", _size, _size, _show_size)]
 
 
+UNIQUE = "auto"
+"""The group that means: a group of its own for each worker, so that each gets every message."""
+
+
 class Settings(TypedDict, total=False):
     """Every setting of kworker. The only declaration of each."""
 
@@ -111,7 +115,12 @@ class Settings(TypedDict, total=False):
         Setting("localhost:9092", "Where to find Kafka: host:port, comma-separated.", "-b"),
     ]
     group: Annotated[
-        str | None, Setting(None, "The consumer group; the app's name unless given.", "-g")
+        str | None,
+        Setting(
+            None,
+            "The consumer group; the app's name unless given. auto: one for each worker.",
+            "-g",
+        ),
     ]
     group_protocol: Annotated[
         Literal["classic", "consumer"],

@@ -197,13 +197,15 @@ def plan(
     admin: Admin,
     *,
     create_sources: bool = False,
+    copies: bool = True,
 ) -> Plan:
     """What has to be done before the group can run; asks the cluster and changes nothing.
 
     `sources` are the topics that handlers take, `delays` the seconds of all retry topics
-    that they declare. A promise is what a copy may rely on: that it is taken (size, no
-    compaction), kept until it is due and handled (retention), and as safe as its source
-    (replicas). The number of partitions is none: fewer only make retries slower, which is a
+    that they declare; without `copies` there are dead letters alone. A promise is what a copy
+    may rely on: that it is taken (size, no compaction), kept until it is due and handled
+    (retention), and as safe as its source (replicas). The number of partitions is none: fewer
+    only make retries slower, which is a
     note. Where the broker tells no configurations, only existence is looked at.
     Raises TopicsMissing for sources that do not exist, unless they may be created;
     HandlerError where a source is one of the group's own topics; KafkaUnavailable.
@@ -216,7 +218,8 @@ def plan(
                 "its copies would come round for ever; give the handler another topic"
             )
     kept = {names.retry(delay): _WEEK + 2 * delay for delay in sorted(set(delays))}
-    kept[names.replay] = _WEEK
+    if copies:
+        kept[names.replay] = _WEEK
     kept[names.dlq] = _FOR_EVER
     found = admin.describe([*sources, *kept])
     absent = [name for name in sources if name not in found]
@@ -247,6 +250,7 @@ def ensure(
     create: bool,
     create_sources: bool = False,
     accept: bool = False,
+    copies: bool = True,
 ) -> Plan:
     """See to it that the group's topics exist and keep their promises.
 
@@ -256,7 +260,9 @@ def ensure(
     and the way out, and what `plan` raises.
     """
     sources, delays = set(sources), set(delays)
-    result = plan(sources, delays, names, admin, create_sources=create and create_sources)
+    result = plan(
+        sources, delays, names, admin, create_sources=create and create_sources, copies=copies
+    )
     if result.worse and not accept:
         raise TopicsMissing(result.refusal(names.group))
     if result.missing and not create:
@@ -269,7 +275,7 @@ def ensure(
         _create(result.sources, admin)
         # Only now is it known what the broker gives a topic by default, which is what the
         # group's own topics are made like.
-        made, result = result.sources, plan(sources, delays, names, admin)
+        made, result = result.sources, plan(sources, delays, names, admin, copies=copies)
     else:
         made = ()
     _create(result.create, admin)

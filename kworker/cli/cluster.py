@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import settings
-from ..errors import TopicsMissing
+from ..errors import TopicsMissing, UsageError
 from ..message import Partition
 from ..names import did_you_mean
 from . import devbroker
@@ -75,13 +75,22 @@ def store_of(group: str, configuration: settings.Configuration) -> Path:
     return default_path(group)
 
 
+def refuse_unique(configuration: settings.Configuration) -> None:
+    """For commands about positions: a unique group has none in Kafka. Raises UsageError."""
+    if configuration.values["group"] == settings.UNIQUE:
+        raise UsageError(
+            "a unique group commits nothing, so nobody can see or move how far it is; name "
+            "another with --group"
+        )
+
+
 def topics_of(app: App, configuration: settings.Configuration) -> GroupTopics:
     """The topics of the app's group. Raises SettingsError where they make no legal names."""
     from ..topics import GroupTopics
 
     values = configuration.values
     return GroupTopics(
-        values["group"] or app.name,
+        app.name if values["group"] == settings.UNIQUE else values["group"] or app.name,
         values["retry_topic"],
         values["replay_topic"],
         values["dlq_topic"],

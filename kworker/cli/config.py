@@ -62,6 +62,8 @@ def _as_used(configuration: settings.Configuration, name: str) -> settings.Confi
     """With the group and the store's file that an app of that name has by default."""
     values = configuration.values
     group = values["group"] or name
+    if group == settings.UNIQUE:
+        return configuration
     db = str(cluster.store_of(group, configuration))
     return dataclasses.replace(configuration, values={**values, "group": group, "db": db})
 

@@ -68,6 +68,7 @@ class _Look:
 
     def __init__(self, given: options.Given) -> None:
         app, configuration = given.load()
+        cluster.refuse_unique(configuration)
         self._register = app.register()
         self._topics = cluster.topics_of(app, configuration)
         self._start = offsets.parse(configuration.values["start_from"], SystemClock.wall())

@@ -144,6 +144,7 @@ class _Room:
 
     def __init__(self, given: options.Given) -> None:
         app, configuration = given.load()
+        cluster.refuse_unique(configuration)
         self.register = app.register()
         self.topics = cluster.topics_of(app, configuration)
         self.group = self.topics.group

@@ -91,7 +91,7 @@ def _check_choice(given: options.Given, app: App, configuration: settings.Config
 
     values = configuration.values
     wanted = (values["handlers"], values["topics"], values["exclude_topics"])
-    if not any(wanted):
+    if not any(wanted) or values["group"] == settings.UNIQUE:
         return
     whole = app.register()
     served = choice.chosen(whole, handlers=wanted[0], topics=wanted[1], exclude_topics=wanted[2])

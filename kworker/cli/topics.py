@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import settings
 from ..errors import TopicsMissing
 from . import cluster, options, output, tables
 
@@ -85,7 +86,8 @@ class _Work:
     def __init__(self, given: options.Given, create_sources: bool) -> None:
         app, configuration = given.load()
         register = app.register()
-        self.delays = {delay for one in register for delay in one.retry.delays}
+        self.copies = configuration.values["group"] != settings.UNIQUE
+        self.delays = {delay for one in register for delay in one.retry.delays if self.copies}
         self.names = cluster.topics_of(app, configuration)
         self.accept = configuration.values["accept_topics"]
         self.create_sources = create_sources
@@ -104,6 +106,7 @@ class _Work:
                 self.names,
                 admin,
                 create_sources=self.create_sources,
+                copies=self.copies,
             )
 
     def apply(self) -> Plan:
@@ -118,6 +121,7 @@ class _Work:
                 create=True,
                 create_sources=self.create_sources,
                 accept=self.accept,
+                copies=self.copies,
             )
 
     def admin(self) -> Any:

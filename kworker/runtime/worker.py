@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,13 @@ from ..errors import KafkaUnavailable, SettingsError
 from ..facts import HandlerInfo, WorkerInfo
 from ..handlers import Handler, Register
 from ..kafka import Kafka
-from ..kafka.api import Admin, Producer
+from ..kafka.api import Admin, Consumer, Producer
 from ..message import Partition
 from ..offsets import Position
 from ..outcome import Outcome
 from ..plugins import Plugins
 from ..resources import give
-from ..settings import Configuration, Settings
+from ..settings import UNIQUE, Configuration, Settings
 from ..stores import Lender, Store, default_path, open_lender, open_store
 from . import drain
 from .delivery.api import Delivery, Hands, Shipment
@@ -47,6 +48,7 @@ from .quota import Quota
 from .resources import Resources
 from .timers import Timers
 from .transactions import Transactions
+from .unique import Alone, group_of
 from .watch import Seen, Watch
 from .work import Work
 
@@ -87,7 +89,8 @@ class Worker:
         self._configuration = configuration
         self._values: Settings = configuration.values
         self._drain = drain
-        self._group = self._values["group"] or app.name
+        self._unique = self._values["group"] == UNIQUE
+        self._group = group_of(app.name) if self._unique else self._values["group"] or app.name
         self._clock = SystemClock()
         self._loop: Loop | None = None
         self._watch: Watch | None = None
@@ -170,7 +173,10 @@ class Worker:
         )
         register = _in_order(served_handlers, values["concurrency"])
         names = topics.GroupTopics(
-            self._group, values["retry_topic"], values["replay_topic"], values["dlq_topic"]
+            self._app.name if self._unique else self._group,
+            values["retry_topic"],
+            values["replay_topic"],
+            values["dlq_topic"],
         )
         connection = kafka.connect(
             values["bootstrap_servers"],
@@ -189,7 +195,12 @@ class Worker:
             served = self._served(register, names, admin.topics())
         finally:
             admin.close()
-        place = values["db"] or str(default_path(self._group))
+        memory: tempfile.TemporaryDirectory[str] | None = None
+        if self._unique:
+            memory = tempfile.TemporaryDirectory(prefix="kworker-", dir=_in_memory())
+            place = str(Path(memory.name) / "unique.db")
+        else:
+            place = values["db"] or str(default_path(self._group))
         sharing = next((one.name for one in register if one.takes_transaction), None)
         store = _open_store(place, self._group, cluster, plugins, sharing)
         producer = connection.producer(delivery_timeout=DELIVERY)
@@ -230,6 +241,8 @@ class Worker:
             events.close()
             producer.close(timeout=1.0)
             store.close()
+            if memory is not None:
+                memory.cleanup()
 
     def _time_left(self) -> float:
         """Seconds of the shutdown timeout that are left."""
@@ -239,9 +252,12 @@ class Worker:
     def _ensure_topics(self, register: Register, names: topics.GroupTopics, admin: Admin) -> None:
         plan = topics.ensure(
             register.topics,
-            {delay for handler in register for delay in handler.retry.delays},
+            ()
+            if self._unique
+            else {delay for handler in register for delay in handler.retry.delays},
             names,
             admin,
+            copies=not self._unique,
             create=self._values["create_topics"] == "missing",
             accept=self._values["accept_topics"],
         )
@@ -261,7 +277,9 @@ class Worker:
     ) -> dict[str, int]:
         """The topics to read, with their partition counts: the sources, and every retry and
         replay topic of the group that exists, whichever delays are declared today."""
-        copies = [name for name in known if names.owns(name) and name != names.dlq]
+        copies = [
+            name for name in known if names.owns(name) and name != names.dlq and not self._unique
+        ]
         return {name: known.get(name, 0) for name in (*register.topics, *copies)}
 
     def _assemble(
@@ -300,7 +318,11 @@ class Worker:
                 others=executor,
                 hooks=hooks,
             )
-        consumer = connection.consumer(self._group, apart=names.owns)
+        consumer: Consumer = (
+            Alone(connection.consumer(self._group))
+            if self._unique
+            else connection.consumer(self._group, apart=names.owns)
+        )
         admin = connection.admin(IDENTIFY)
 
         def topic_ids(wanted: Iterable[str]) -> dict[str, str]:
@@ -326,6 +348,7 @@ class Worker:
                 tell=tell,
                 wall=clock.wall,
                 reference_when_too_large=values["on_oversized_copy"] == "reference",
+                in_process=self._unique,
             )
 
         def look() -> Seen:
@@ -413,7 +436,8 @@ class Worker:
         there without one was added later, so everything in it is new to the group; and so is
         a topic that a regular expression finds beside others.
         """
-        policy = offsets.parse(self._values["start_from"], self._clock.wall())
+        start_from = "latest" if self._unique else self._values["start_from"]
+        policy = offsets.parse(start_from, self._clock.wall())
         if policy == EARLIEST:
             return lambda partition: EARLIEST
         found = connection.committed(self._group, sources, self._values["connect_timeout"])
@@ -532,6 +556,11 @@ def _longest_chain(register: Register) -> float:
     """Seconds that a message may be on its way through its retries: its ids are not to be
     forgotten before that."""
     return max((sum(handler.retry.delays) for handler in register), default=0.0)
+
+
+def _in_memory() -> str | None:
+    """A folder that is kept in memory, where the system has one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _refresh(configuration: Configuration) -> float:

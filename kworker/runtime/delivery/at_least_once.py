@@ -18,10 +18,10 @@ from ... import headers as names
 from ...errors import PublishRejected
 from ...kafka.api import Receipt, Refusal
 from ...message import Partition
-from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, SendOn, Skipped, TryAgain
+from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, RetryLater, SendOn, Skipped, TryAgain
 from ...plugins import Tell
 from ...ranges import Ranges
-from ...retry import decide
+from ...retry import Retry, decide
 from ...stores.api import Attempt, Log, Mark, Store, Turn
 from ...topics import GroupTopics
 from ..ledger import Ledger
@@ -49,6 +49,13 @@ class _Sending:
         self.watched = False  # without an answer since the last look
 
 
+def _next_wait(decision: SendOn, error: BaseException, calls: int, policy: Retry) -> float:
+    """Seconds until the next call of one whose retries stay in the process."""
+    if isinstance(error, RetryLater):
+        return decision.delay
+    return policy.delays[min(max(0, calls - policy.attempts), len(policy.delays) - 1)]
+
+
 class AtLeastOnce:
     """See the module. Only the loop's thread touches it."""
 
@@ -62,6 +69,7 @@ class AtLeastOnce:
         tell: Tell,
         wall: Callable[[], float],
         reference_when_too_large: bool,
+        in_process: bool = False,
     ) -> None:
         self._store = store
         self._topics = topics
@@ -70,6 +78,7 @@ class AtLeastOnce:
         self._tell = tell
         self._wall = wall
         self._reference = reference_when_too_large
+        self._in_process = in_process  # no retry goes through a topic
         self._settled: list[tuple[Work, Outcome]] = []
         self._retried: list[tuple[Work, float]] = []
         self._decided: list[tuple[Work, Copy]] = []
@@ -129,6 +138,8 @@ class AtLeastOnce:
             arrived_through=work.arrived_through,
             policy=handler.retry,
         )
+        if self._in_process and isinstance(decision, SendOn):
+            decision = TryAgain(_next_wait(decision, error, work.calls, handler.retry))
         if isinstance(decision, TryAgain):
             self._retried.append((work, decision.delay))
             self._told_retry(work, error, decision.delay)

@@ -1,0 +1,70 @@
+"""A worker of its own group: it gets every message, and keeps to itself how far it has come."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+
+from ..kafka.api import Assignments, CommitResult, Committed, Consumer, Trouble
+from ..message import Partition, Record
+
+
+def group_of(app: str) -> str:
+    """The name of a group that nobody else is in, and nobody will come back to."""
+    return f"{app}.unique.{uuid.uuid4().hex}"
+
+
+class Alone:
+    """A member whose positions are kept in the process: nothing is committed to Kafka.
+
+    A partition that comes back after a lost session goes on where it was.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._kept: dict[Partition, Committed] = {}
+
+    def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None:
+        self._consumer.subscribe(topics, assignments)
+
+    def poll(self, limit: int, patience: float) -> list[Record | Trouble]:
+        return self._consumer.poll(limit, patience)
+
+    def take(self, starts: Mapping[Partition, int]) -> None:
+        self._consumer.take(starts)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.pause(partitions)
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.resume(partitions)
+
+    def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return self._consumer.positions(partitions)
+
+    def committed(
+        self, partitions: Iterable[Partition], timeout: float
+    ) -> dict[Partition, Committed | None]:
+        return {one: self._kept.get(one) for one in partitions}
+
+    def commit(
+        self, positions: Mapping[Partition, Committed], answered: Callable[[CommitResult], None]
+    ) -> None:
+        answered(self.commit_now(positions))
+
+    def commit_now(self, positions: Mapping[Partition, Committed]) -> CommitResult:
+        self._kept.update(positions)
+        return CommitResult({}, {})
+
+    def ends(
+        self, partitions: Iterable[Partition], timeout: float
+    ) -> dict[Partition, tuple[int, int]]:
+        return self._consumer.ends(partitions, timeout)
+
+    def offsets_at(
+        self, partitions: Iterable[Partition], timestamp: float, timeout: float
+    ) -> dict[Partition, int]:
+        return self._consumer.offsets_at(partitions, timestamp, timeout)
+
+    def close(self) -> None:
+        self._consumer.close()
