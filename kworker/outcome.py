@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from . import durations
 from .message import Headers
 
+LONGEST_DELAY = 7 * 86_400.0  # seconds: the least that retry and replay topics keep a message
+
 
 class Reject(Exception):
     """Raised by a handler: dead-letter this message at once."""
@@ -30,6 +32,11 @@ class RetryLater(Exception):
     def __init__(self, delay: str | float, reason: str = "") -> None:
         super().__init__(reason or f"again in {delay}")
         self.delay = durations.seconds(delay)
+        if self.delay > LONGEST_DELAY:
+            raise ValueError(
+                f"RetryLater({delay!r}): longer than the 7 days that its topic keeps a message; "
+                "use a scheduler"
+            )
 
 
 class Outage(Exception):

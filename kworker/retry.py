@@ -40,7 +40,7 @@ class Retry:
         attempts: int = 3,
         wait: Wait | None = None,
         delays: Sequence[str | float] = (),
-        on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        on: type[BaseException] | Sequence[type[BaseException]] = (BaseException,),
         never: type[BaseException] | Sequence[type[BaseException]] = (),
     ) -> None:
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -96,10 +97,19 @@ def _check_choice(given: options.Given, app: App, configuration: settings.Config
     whole = app.register()
     served = choice.chosen(whole, handlers=wanted[0], topics=wanted[1], exclude_topics=wanted[2])
     usual = app.group
+    flags = {name: value for name, value in given.flags.items() if name != "group"}
     if not given.factory and "group" in given.flags:
         # A module without an app is named after --group.
-        flags = {name: value for name, value in given.flags.items() if name != "group"}
         usual = dataclasses.replace(given, flags=flags).load_app().group
+    # A group that stands in a file or the environment is the whole app's, too.
+    elsewhere = settings.load(
+        app.settings,
+        flags=flags,
+        environ=os.environ,
+        folder=Path.cwd(),
+        properties=given.properties,
+    )
+    usual = elsewhere.values["group"] or usual
     choice.refuse_shared_group(whole, served, values["group"] or app.name, usual)
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from .. import durations
 from ..facts import HandlerInfo, Snapshot, WorkerInfo
 from ..hookspecs import hookimpl
 from ..message import AnyMessage, Partition
@@ -61,9 +62,10 @@ class Journal:
         self, message: AnyMessage, handler: HandlerInfo, error: BaseException, attempt: int,
         delay: float,
     ) -> None:  # fmt: skip
+        wait = durations.canonical(round(delay, 3))
         log.warning(
-            "call %d of %s failed, the next in %.3g s: %s: %s",
-            attempt, handler.name, delay, type(error).__name__, error,
+            "call %d of %s failed, the next in %s: %s: %s",
+            attempt, handler.name, wait, type(error).__name__, error,
             extra=_fields(message, handler) | {"attempt": attempt, "delay": delay},
         )  # fmt: skip
 

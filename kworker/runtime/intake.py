@@ -152,6 +152,11 @@ class Intake:
         admitted = Admitted()
         for ledger, records in batches:
             takers = self._takers.get(ledger.partition, ())
+            if not takers and not self.topics.owns(ledger.partition.topic):
+                # A topic that was ours a moment ago: left open, so that it is not committed.
+                for record in records:
+                    ledger.open(record.offset, 1, record.size, record.leader_epoch)
+                continue
             parts = len(takers) or 1
             for record in records:
                 ledger.open(record.offset, parts, record.size, record.leader_epoch)

@@ -122,6 +122,7 @@ class Loop:
         self.commits = 0  # not answered yet
         self.handled = 0
         self.skipped = 0
+        self._asking = False
         self._tells_settled = tell.wants("message_settled")
         self._skips: Counter[str] = Counter()  # by handler, not recorded yet
         self._stop_within: float | None = None
@@ -307,7 +308,7 @@ class Loop:
         if isinstance(outcome, Failed) and isinstance(outcome.error, Outage):
             self._shut(work, outcome.error)
             outcome = Postponed()
-        elif not isinstance(outcome, Dropped | Postponed) and self.gates.open(work.scope.name):
+        elif _was_called(outcome) and self.gates.open(work.scope.name):
             self.tell("outage_ended", handler=work.scope.fact)
         if isinstance(outcome, Recorded):
             self._recorded(work, outcome)
@@ -365,6 +366,8 @@ class Loop:
     def _duplicate(self, work: Work) -> None:
         record = work.record
         work.ledger.close(record.offset, record.size)
+        if self.quota is not None:
+            self.quota.closed(work)
         self.skipped += 1
         self._skips[work.scope.name] += 1
         if self.tell.wants("message_skipped"):
@@ -525,8 +528,7 @@ class Loop:
                 self._take(partition, starts[partition])
             else:
                 self.untaken.add(partition)
-        if self.untaken:
-            self.timers.after(LATER, self._take_rest)
+        self._ask_again()
         self.tell("partitions_assigned", partitions=tuple(partitions))
         return starts
 
@@ -558,6 +560,7 @@ class Loop:
 
     def _take_rest(self) -> None:
         """Ask again for the partitions whose start Kafka did not answer for."""
+        self._asking = False
         if not self.untaken or self._stop_within is not None:
             return
         starts = self._starts(sorted(self.untaken))
@@ -565,7 +568,12 @@ class Loop:
             self._take(partition, start)
         if starts:
             self.consumer.take(starts)
-        if self.untaken:
+        self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Once at a time: each question may take as long as Kafka does."""
+        if self.untaken and not self._asking:
+            self._asking = True
             self.timers.after(LATER, self._take_rest)
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -658,6 +666,8 @@ class Loop:
         ledger = self.ledgers.get(partition)
         if ledger is None or not ledger.ours or (anew is not None and anew is not ledger):
             return
+        if self._stop_within is not None:
+            return
         try:
             if anew is None and partition.topic in self._identify({partition.topic}):
                 anew = ledger
@@ -683,7 +693,7 @@ class Loop:
         """Notice what the client does not tell: a topic that was made anew under its name, and
         one that is new and ours to read."""
         seen = self.seen()
-        if seen is None:
+        if seen is None or self._stop_within is not None:
             return
         if self.serves is not None and self.ends is None:
             self._subscribe(self.serves(seen.counts))
@@ -768,14 +778,15 @@ class Loop:
         frames = None
         for run in self.runs:
             for work in run.works:
-                timebox = work.timebox
-                if timebox is None or timebox.told or timebox.left > 0 or work.started is None:
+                # Read once: its thread may end the call at any moment.
+                timebox, started = work.timebox, work.started
+                if timebox is None or timebox.told or timebox.left > 0 or started is None:
                     continue
                 timebox.told = True
                 frames = frames or sys._current_frames()
                 frame = frames.get(work.thread)
                 stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-                ran = self.clock.monotonic() - work.started
+                ran = self.clock.monotonic() - started
                 reason = f"{work.scope.name} has run for {ran:.1f} s on {work.original}"
                 log.warning("%s, longer than its timeout\n%s", reason, stack, extra=where(work))
                 self.tell("partition_stuck", partition=work.ledger.partition, reason=reason)
@@ -809,6 +820,15 @@ def stored_in(store: Store, intake: Intake) -> Callable[[Partition, Committed], 
         return store.place(intake.log_of(partition))
 
     return stored
+
+
+def _was_called(outcome: Outcome) -> bool:
+    """Whether a handler ran, so that it can say whether what it needs is there again."""
+    if isinstance(outcome, Recorded):
+        return not outcome.duplicate
+    if isinstance(outcome, Failed):
+        return outcome.called
+    return not isinstance(outcome, Dropped | Postponed)
 
 
 def where(work: Work) -> dict[str, object]:

@@ -115,7 +115,7 @@ class Worker:
         if number == signal.SIGUSR1:
             self._describe()
             return
-        self._asked += 1
+        self._asked += number == signal.SIGINT
         if number == signal.SIGINT and self._asked > 1:
             _say("stopped at once; what was in flight comes again\n")
             os._exit(1)
@@ -222,7 +222,10 @@ class Worker:
             try:
                 finished = loop.run(lambda: loop.tell("worker_stopping", worker=facts))
             except BaseException:
-                loop.abandon()
+                try:
+                    loop.abandon()
+                except Exception:
+                    log.exception("leaving the group after an error failed, too")
                 raise
             if finished:
                 loop.consumer.close()
