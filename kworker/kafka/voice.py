@@ -144,7 +144,7 @@ class Voice:
         code = self._last[1] if self._last is not None and self.last_words() else None
         if code in _CREDENTIALS:
             return "check sasl.mechanisms, sasl.username and sasl.password"
-        if "PLAINTEXT" in self.last_words():
+        if "PLAINTEXT" in self.last_words() or "SSL connection closed" in self.last_words():
             return "check security.protocol"
         if code == KafkaError._SSL:
             return "check ssl.ca.location and the broker's certificate"
