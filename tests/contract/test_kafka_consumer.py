@@ -318,7 +318,7 @@ def test_closing_hands_the_partitions_over_and_a_commit_still_counts(topic, join
 
 
 def test_ends_positions_and_offsets_at_a_time(topic, join, send):
-    orders = topic("orders", partitions=2)
+    orders = topic("orders", partitions=2, retention_ms=-1)
     for second in (100, 200, 300):
         send(orders, partition=0, timestamp=1_700_000_000 + second)
     member = join(orders)
