@@ -30,7 +30,7 @@ def partitions(topic: str, count: int) -> list[Partition]:
 
 
 def test_a_record_is_what_was_sent_and_says_where_it_stood(topic, join, send):
-    orders = topic("orders", partitions=1)
+    orders = topic("orders", partitions=1, retention_ms=-1)
     sent = send(orders, b"value", b"key", (("a", b"1"), ("b", b"")), timestamp=1_700_000_000.25)
 
     member = join(orders)

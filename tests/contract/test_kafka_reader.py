@@ -159,7 +159,7 @@ def test_following_gives_what_is_there_and_what_comes_and_says_when_nothing_does
 
 
 def test_the_offset_at_a_time_is_that_of_the_next_record_or_the_end(cluster, topic, send):
-    orders = topic("orders", partitions=2)
+    orders = topic("orders", partitions=2, retention_ms=-1)
     for index in range(3):
         send(orders, partition=0, timestamp=1_700_000_000.0 + index)
 
