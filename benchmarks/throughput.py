@@ -171,7 +171,15 @@ def report(found: dict[str, list[dict[str, float]]], given: Any) -> None:
         print(f"{name:36} {row['rate']:11,.0f} {ratio:7.2f} {row['cpu']:7.1f} {row['peak']:9.0f}")
     if given.json:
         given.json.write_text(
-            json.dumps({"machine": machine, "messages": given.messages, "rows": rows}, indent=1)
+            json.dumps(
+                {
+                    "machine": machine,
+                    "messages": given.messages,
+                    "rounds": given.rounds,
+                    "rows": rows,
+                },
+                indent=1,
+            )
         )
 
 
