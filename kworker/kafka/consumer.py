@@ -90,9 +90,11 @@ class GroupConsumer:
         self._assignments: Assignments | None = None
         self._owned: set[Partition] = set()
         self._taken: set[Partition] = set()
+        self._stands: dict[Partition, int] = {}  # of what nothing was delivered from since
         self._paused: set[Partition] = set()
         self._revoked_meanwhile: set[Partition] = set()
         self._epochs: dict[Partition, tuple[int, int]] = {}
+        self._disturbed = False  # a rebalance pauses and resumes everything in the client
         self._raised: BaseException | None = None
         self._fatal: str | None = None
         self._unanswered: dict[frozenset[tuple[str, int, int]], deque[Answered]] = {}
@@ -162,6 +164,10 @@ class GroupConsumer:
                     messages += more
         except (KafkaException, SystemError, RuntimeError) as error:
             self._keep(self._voice.translated(error, "poll"), error)
+        if self._disturbed:
+            # Not in the call-back, where what was taken with it is not yet counted.
+            self._disturbed = False
+            self._wake([part for part in self._taken if part not in self._paused])
         self._deliver_answers()
         arrivals = received(messages)
         if self._fatal is not None:
@@ -188,6 +194,7 @@ class GroupConsumer:
         wanted = [partition for partition in partitions if partition in self._owned]
         self._paused.difference_update(wanted)
         self._switch(self._client.resume, wanted)
+        self._wake([partition for partition in wanted if partition in self._taken])
 
     def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The next offset to be fetched, past transaction markers; absent where unknown."""
@@ -195,11 +202,12 @@ class GroupConsumer:
             found = self._client.position([_asked(partition) for partition in partitions])
         except KafkaException as error:
             raise self._voice.translated(error, "tell positions") from error
-        return {
-            _partition_of(place): place.offset
-            for place in found
-            if place.offset >= 0 and place.error is None
+        places = [(_partition_of(place), place.offset) for place in found if place.error is None]
+        stands = {
+            partition: offset if offset >= 0 else self._stands.get(partition, -1)
+            for partition, offset in places
         }
+        return {partition: offset for partition, offset in stands.items() if offset >= 0}
 
     def committed(
         self, partitions: Iterable[Partition], timeout: float
@@ -328,7 +336,7 @@ class GroupConsumer:
 
     def _hear_assigned(self, _: Any, given: list[Any]) -> None:
         partitions = [_partition_of(place) for place in given]
-        self.joined = True
+        self.joined = self._disturbed = True
         self._owned.update(partitions)
         self._taken.difference_update(partitions)
         self._paused.difference_update(partitions)
@@ -375,6 +383,7 @@ class GroupConsumer:
             self._take({part: at for part, at in starts.items() if part in self._owned})
 
     def _give_back(self, partitions: list[Partition]) -> None:
+        self._disturbed = True
         held = [_asked(partition) for partition in partitions if partition in self._taken]
         self._owned.difference_update(partitions)
         self._taken.difference_update(partitions)
@@ -382,6 +391,7 @@ class GroupConsumer:
         self._revoked_meanwhile.update(partitions)
         for partition in partitions:
             self._epochs.pop(partition, None)
+            self._stands.pop(partition, None)
         self._client.incremental_unassign(held)
 
     def _match(self, error: KafkaError | None, places: list[Any]) -> None:
@@ -411,6 +421,7 @@ class GroupConsumer:
         except KafkaException as error:
             raise self._voice.translated(error, "take partitions") from error
         self._taken.update(starts)
+        self._stands.update(starts)
         # A pause outlives the assignment inside the client; ours does not.
         self._switch(self._client.resume, [part for part in starts if part not in self._paused])
         self._switch(self._client.pause, [part for part in starts if part in self._paused])
@@ -429,6 +440,18 @@ class GroupConsumer:
             switch([_asked(partition) for partition in partitions])
         except KafkaException as error:
             raise self._voice.translated(error, "pause or resume") from error
+
+    def _wake(self, partitions: list[Partition]) -> None:
+        """Have partitions that were paused fetched now, from where they stand: the client
+        itself does so when it next wakes, up to a second later where it has nothing else to
+        fetch from that broker."""
+        for partition, offset in self.positions(partitions).items():
+            try:
+                self._client.seek(_at(partition, offset))
+            except KafkaException:
+                log.debug("%s is fetched later", partition, exc_info=True)
+            else:
+                self._stands[partition] = offset  # the client knows no position after that
 
     def _deliver_answers(self) -> None:
         while self._answers:

@@ -15,6 +15,8 @@ from kworker.kafka import connect
 from kworker.kafka.api import CommitResult, Committed
 from kworker.message import Partition
 
+from .conftest import until
+
 
 @pytest.fixture(
     params=[None, lambda topic: "orders" not in topic, lambda topic: "orders" in topic],
@@ -287,6 +289,30 @@ def test_a_paused_partition_waits_while_others_flow_and_comes_back_unpaused(topi
     assert while_paused == [1]
 
 
+def test_a_resumed_partition_goes_on_at_once_where_it_was_though_all_were_paused(topic, join, send):
+    orders = topic("orders", partitions=1)
+    for _ in range(40):
+        send(orders)
+    member = join(orders)
+    arrivals, waited = [], []
+
+    def turn(_: float) -> None:
+        arrivals.extend(member.consumer.poll(10, 0.01))
+
+    for read in (10, 20, 30, 40):
+        until(lambda goal=read: len(arrivals) == goal, 20.0, turn)
+        member.consumer.pause(partitions(orders, 1))
+        while_paused = member.consumer.poll(10, 0.1)
+        member.consumer.resume(partitions(orders, 1))
+        begun = time.monotonic()
+        until(lambda goal=read: len(arrivals) > goal or goal == 40, 20.0, turn)
+        waited.append(time.monotonic() - begun)
+        assert while_paused == []
+
+    assert [record.offset for record in arrivals] == list(range(40))
+    assert min(waited[:3]) < 0.3
+
+
 def test_a_pause_holds_for_a_partition_that_is_taken_later(topic, join, send):
     orders = topic("orders", partitions=1)
     send(orders)
@@ -326,7 +352,7 @@ def test_ends_positions_and_offsets_at_a_time(topic, join, send):
     consumer, both = member.consumer, partitions(orders, 2)
 
     assert consumer.ends(both, 5.0) == {both[0]: (0, 3), both[1]: (0, 0)}
-    assert consumer.positions(both) == {both[0]: 3}
+    assert consumer.positions(both) == {both[0]: 3, both[1]: 0}
     assert consumer.offsets_at(both, 1_700_000_150.0, 5.0) == {both[0]: 1, both[1]: 0}
     assert consumer.offsets_at(both, time.time(), 5.0) == {both[0]: 3, both[1]: 0}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -214,3 +215,28 @@ def test_the_copies_are_read_though_the_sources_are_not_there(topic, join, send)
 
     assert member.records[0].topic == retry
     assert member.troubles[0].kind == "unknown_topic"
+
+
+def test_the_sources_flow_on_while_the_group_shares_out_copies_anew(topics, join, cluster):
+    orders, retry, _ = topics
+    producer = cluster.producer(delivery_timeout=10.0)
+    for _ in range(5000):
+        producer.send(orders, None, b"v", (), lambda answer: None, partition=0)
+    producer.close()
+    member = join(*topics, starts=lambda given: {})
+    member.until(lambda: len(member.owned) == 18)
+    member.consumer.take({Partition(orders, 0): 0})
+    arrivals: list[tuple[int, float]] = []
+    other = join(retry)
+
+    def turn(_: float) -> None:
+        now = time.monotonic()
+        arrivals.extend((record.offset, now) for record in member.consumer.poll(4, 0.0))
+        other.turn(0.01)
+
+    until(lambda: len(other.owned) == 6, 20.0, turn)
+    shared = len(arrivals)
+    until(lambda: len(arrivals) >= shared + 200, 20.0, turn)
+
+    assert [offset for offset, _ in arrivals] == list(range(len(arrivals)))
+    assert max(after - before for (_, before), (_, after) in pairwise(arrivals)) < 0.3
