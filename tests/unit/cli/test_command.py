@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kworker import settings
+from kworker import errors, settings
 from kworker.cli import main as cli
 from kworker.errors import Bug, KworkerError
 
@@ -210,7 +210,14 @@ def test_what_nobody_foresaw_is_told_as_our_bug_with_its_traceback(monkeypatch):
     assert "ZeroDivisionError: oops" in done.stderr
 
 
-@pytest.mark.parametrize("kind", [one for one in KworkerError.__subclasses__() if one is not Bug])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, KworkerError) and kind is not Bug
+    ],
+)
 def test_an_error_of_ours_ends_the_command_with_its_exit_code(monkeypatch, kind):
     done = called(monkeypatch, kind("what\nand where"))
 
