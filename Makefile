@@ -7,8 +7,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: install test lint demo faults bench clean
 install: .venv/installed
 
+# Most tests wait for a Kafka, so three processes keep two cores busy; each has a Kafka of its own.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile
 
 # The fault scenarios at full length; `make test` runs a short pass of each.
 faults: install

@@ -55,7 +55,7 @@ def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_three_processes_do_nothing_is_forgotten_too_early_or_found_too_much(seed: int):
     chance = random.Random(seed)
