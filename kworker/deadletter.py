@@ -75,9 +75,13 @@ class DeadLetter:
 
 
 def read(
-    kafka: Kafka, topics: GroupTopics, progress: Progress = lambda done, total: None
+    kafka: Kafka,
+    topics: GroupTopics,
+    progress: Progress = lambda done, total: None,
+    wanted: Callable[[Record], bool] = lambda record: True,
 ) -> list[DeadLetter]:
-    """All dead letters of the group, oldest first, with what became of them.
+    """The dead letters of the group whose records are wanted, oldest first, with what became
+    of them.
 
     Raises TopicsMissing where the topic does not exist, KafkaUnavailable.
     """
@@ -91,7 +95,7 @@ def read(
         if event is not None and mark is not None:
             if event in _STATES:
                 states[mark] = _STATES[event]
-        else:
+        elif wanted(record):
             _add(letters, _letter(record, known, mark))
         progress(done, total)
     found = (

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import click
 
 from .. import settings
-from . import cluster, options, output, tables
+from . import cluster, commands, options, output, tables
 
 _UNITS = {"DURATION": "seconds", "SIZE": "bytes"}
 
 
-@click.group()
+@commands.group()
 def command() -> None:
     """The settings that hold here.
 
@@ -30,6 +30,10 @@ def command() -> None:
 @options.with_app(*settings.declared(), required=False)
 def show_command(given: options.Given, origins: bool, as_json: bool) -> None:
     """Show every setting with its value, and Kafka's own properties as they were given.
+
+    \b
+    kworker config show
+    kworker config show shop.orders:app --origin
 
     With TARGET also what the app itself says. Flags are those of `kworker run`, to see what
     they would change. What is secret is shown as stars. Exit codes: 0, 3 the app cannot be

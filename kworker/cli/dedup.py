@@ -13,7 +13,7 @@ import click
 
 from ..clock import Deadline, SystemClock
 from ..errors import StoreError, UsageError
-from . import cluster, options, output, tables
+from . import cluster, commands, options, output, tables
 from .positions import Moment
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LIVE = (
 )
 
 
-@click.group()
+@commands.group()
 def command() -> None:
     """What this host's store remembers: the ids of messages that were handled.
 
@@ -47,7 +47,12 @@ def command() -> None:
 @options.as_json
 @options.with_app("db", required=False)
 def stats_command(given: options.Given, as_json: bool) -> None:
-    """Say how many messages of each handler are remembered, and since when."""
+    """Say how many messages of each handler are remembered, and since when.
+
+    \b
+    kworker dedup stats shop.orders:app
+    kworker dedup stats --db .kworker/shop.db --json
+    """
     with _view(given) as (_, view):
         found, size = view.handlers(), view.size
     if as_json:
@@ -61,7 +66,12 @@ def stats_command(given: options.Given, as_json: bool) -> None:
 @options.with_app("db", required=False)
 @click.argument("id", required=False, metavar="ID")
 def get_command(given: options.Given, id: str | None, as_json: bool) -> None:
-    """Say what is known of a message's id, which may be a position: topic/partition/offset."""
+    """Say what is known of a message's id, which may be a position: topic/partition/offset.
+
+    \b
+    kworker dedup get shop.orders:app order-17
+    kworker dedup get --db .kworker/shop.db orders/0/17 --json
+    """
     given, id = _one_word_is_the_id(given, id)
     if id is None:
         raise UsageError("ID is missing: say which message, as order-17 or orders/0/17")
@@ -85,6 +95,10 @@ def forget_command(
 ) -> None:
     """Forget a message's id, or all that a handler did, so that it is handled when it comes
     again. It comes by itself only if it is sent again, or after `kworker offsets reset`.
+
+    \b
+    kworker dedup forget shop.orders:app order-17 --execute
+    kworker dedup forget shop.orders:app --handler shop.orders.charge --execute
 
     With --handler a single word is TARGET. Exit codes: 0 done, 5 the store cannot be used.
     """
@@ -115,7 +129,11 @@ def forget_command(
 @options.with_app("db", required=False)
 def prune_command(given: options.Given, before: float, execute: bool) -> None:
     """Forget the ids that were recorded before a time, as workers do with those older than
-    dedup_retention; what is known by position takes no room and stays."""
+    dedup_retention; what is known by position takes no room and stays.
+
+    \b
+    kworker dedup prune shop.orders:app --before -3d --execute
+    """
     with _view(given) as (path, view):
         total = view.older(before)
         if not execute:

@@ -22,7 +22,7 @@ import click
 
 from .. import settings
 from ..errors import KafkaUnavailable, SettingsError, UsageError
-from . import devbroker, options, output
+from . import commands, devbroker, options, output
 
 _MISTYPED = (2, 3)  # exit codes of a worker that could not start for what its author wrote
 _LOOK_EVERY = 0.5  # seconds
@@ -30,7 +30,7 @@ _SUFFIXES = (".py", ".toml")
 _OTHERS = ("__pycache__", "node_modules", "site-packages")  # folders nobody edits
 
 
-@click.command()
+@commands.command()
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option(
     "--broker",

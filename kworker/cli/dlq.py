@@ -15,7 +15,7 @@ from .. import headers as names
 from ..clock import SystemClock
 from ..errors import KworkerError, UsageError
 from ..observe.log import printable
-from . import cluster, options, output, shown, tables
+from . import cluster, commands, options, output, shown, tables
 from .positions import Moment, Rate
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _FOUND = 10
 _SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 
 
-@click.group()
+@commands.group()
 def command() -> None:
     """The messages that an app's handlers have given up.
 
@@ -52,6 +52,8 @@ class _Filter:
     error: str | None
     fingerprint: str | None
     key: str | None
+    header: tuple[str, ...]
+    text: str | None
     since: float | None
     until: float | None
     limit: int | None
@@ -61,7 +63,14 @@ class _Filter:
         return [one for one in letters if self.passes(one)][: self.limit]
 
     def given(self) -> bool:
-        return self != _Filter(None, None, None, None, None, None, None)
+        return self != _Filter(None, None, None, None, (), None, None, None, None)
+
+    def wants(self, record: Record) -> bool:
+        """Whether a record passes by what stands in it: its headers and its value."""
+        return all(_holds(record, one) for one in self.header) and (
+            self.text is None
+            or self.text.encode("utf-8", "surrogateescape") in (record.value or b"")
+        )
 
     def passes(self, letter: DeadLetter) -> bool:
         return (
@@ -74,6 +83,13 @@ class _Filter:
             and (self.since is None or (letter.timestamp or 0.0) >= self.since)
             and (self.until is None or (letter.timestamp or 0.0) < self.until)
         )
+
+
+def _holds(record: Record, header: str) -> bool:
+    """Whether it has that header: NAME=VALUE, or NAME alone for any value."""
+    name, equals, value = header.partition("=")
+    wanted = value.encode("utf-8", "surrogateescape")
+    return any(one == name and (not equals or found == wanted) for one, found in record.headers)
 
 
 def _filtered(function: F) -> F:
@@ -91,6 +107,13 @@ def _filtered(function: F) -> F:
             click.option("--error", metavar="TEXT", help="With this in the error's type or text."),
             click.option("--fingerprint", metavar="HASH", help="Whose fingerprint begins so."),
             click.option("--key", metavar="KEY", help="Of messages with this key."),
+            click.option(
+                "--header",
+                multiple=True,
+                metavar="NAME[=VALUE]",
+                help="With this header, ours or the producer's. Repeatable.",
+            ),
+            click.option("--text", metavar="TEXT", help="With this text in the value."),
             click.option("--since", type=Moment(), help="Given up at or after then (ISO, -2h)."),
             click.option("--until", type=Moment(), help="Given up before then (ISO, -2h)."),
             click.option(
@@ -110,11 +133,15 @@ class _Room:
         self.topics: GroupTopics = cluster.topics_of(app, configuration)
         self.kafka: Kafka = cluster.connect(configuration)
 
-    def letters(self) -> list[DeadLetter]:
+    def letters(self, wanted: _Filter | None = None) -> list[DeadLetter]:
+        """All dead letters, without those whose records do not pass; the filter's other
+        questions are asked by `choose`."""
         from .. import deadletter
 
         with tables.progress(f"reading {self.topics.dlq}") as progress:
-            return deadletter.read(self.kafka, self.topics, progress)
+            if wanted is None:
+                return deadletter.read(self.kafka, self.topics, progress)
+            return deadletter.read(self.kafka, self.topics, progress, wanted.wants)
 
     def find(self, letters: Sequence[DeadLetter], id: str) -> DeadLetter:
         from .. import deadletter
@@ -127,10 +154,10 @@ class _Room:
             )
         return found
 
-    def named(self, ids: Sequence[str]) -> list[DeadLetter]:
+    def named(self, ids: Sequence[str], wanted: _Filter) -> list[DeadLetter]:
         """What something may be done about: those named, else all that say whose they are;
         of these the open ones. What is left alone is told."""
-        letters = self.letters()
+        letters = self.letters(wanted)
         named = [self.find(letters, id) for id in ids]
         for one in named:
             if one.state != "open":
@@ -156,9 +183,18 @@ def _one_way(ids: tuple[str, ...], wanted: _Filter) -> None:
 def list_command(
     given: options.Given, wanted: _Filter, everything: bool, fail_if_any: bool, as_json: bool
 ) -> None:
-    """List the dead letters that were neither replayed nor discarded, oldest first."""
+    """List the dead letters that were neither replayed nor discarded, oldest first.
+
+    \b
+    kworker dlq list shop.orders:app
+    kworker dlq list shop.orders:app --error Timeout --since -2h
+    kworker dlq list shop.orders:app --header source=shell --text '"id": 17'
+    kworker dlq list shop.orders:app --fail-if-any --json
+
+    Exit codes: 0, 3 the topic is missing, 4 Kafka unreachable, 10 --fail-if-any found some.
+    """
     room = _Room(given)
-    letters = [one for one in room.letters() if everything or one.state == "open"]
+    letters = [one for one in room.letters(wanted) if everything or one.state == "open"]
     letters = wanted.choose(letters)
     if as_json:
         output.document("dlq.list", messages=[_json(one) for one in letters])
@@ -175,11 +211,16 @@ def list_command(
 @options.as_json
 @options.with_app(*_SETTINGS)
 def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None:
-    """Count the dead letters by what failed: handler, kind of error and place in the code."""
+    """Count the dead letters by what failed: handler, kind of error and place in the code.
+
+    \b
+    kworker dlq groups shop.orders:app
+    kworker dlq groups shop.orders:app --since -1d --json
+    """
     from .. import deadletter
 
     room = _Room(given)
-    letters = wanted.choose([one for one in room.letters() if one.state == "open"])
+    letters = wanted.choose([one for one in room.letters(wanted) if one.state == "open"])
     groups = deadletter.groups(letters)
     if as_json:
         output.document(
@@ -220,7 +261,12 @@ def groups_command(given: options.Given, wanted: _Filter, as_json: bool) -> None
 @click.argument("id", metavar="ID")
 @options.as_json
 def show_command(given: options.Given, id: str, as_json: bool) -> None:
-    """Show one dead letter with its value, headers and stack trace. ID as `dlq list` shows it."""
+    """Show one dead letter with its value, headers and stack trace. ID as `dlq list` shows it.
+
+    \b
+    kworker dlq show shop.orders:app shop.dlq/0/17
+    kworker dlq show shop.orders:app shop.dlq/0/17 --json
+    """
     from .. import deadletter
 
     room = _Room(given)
@@ -263,6 +309,10 @@ def replay_command(
     """Have dead letters handled once more: those named, those that pass the filters, or all
     that were neither replayed nor discarded.
 
+    \b
+    kworker dlq replay shop.orders:app shop.dlq/0/17 --execute
+    kworker dlq replay shop.orders:app --handler shop.orders.charge --rate 100/s --execute
+
     A replay is recorded in the dead-letter topic, so one that was interrupted goes on with
     the rest. Exit codes: 0 done, 1 some cannot be replayed, 4 Kafka takes no more.
     """
@@ -270,7 +320,7 @@ def replay_command(
 
     _one_way(ids, wanted)
     room = _Room(given)
-    named = room.named(ids)
+    named = room.named(ids, wanted)
     if tired := sum(one.replays >= max_replays and wanted.passes(one) for one in named):
         often = f"{max_replays} time{'' if max_replays == 1 else 's'}"
         output.note(f"{_count(tired)} left alone: replayed {often} before (--max-replays)")
@@ -296,6 +346,10 @@ def discard_command(
     """Say that nobody needs these dead letters any more: those named, those that pass the
     filters, or all that were neither replayed nor discarded.
 
+    \b
+    kworker dlq discard shop.orders:app shop.dlq/0/17 --execute
+    kworker dlq discard shop.orders:app --until -30d --execute
+
     They stay in the dead-letter topic, with a record beside them that says so, and are
     listed with --all. Exit codes: 0 done, 1 some cannot be discarded, 4 Kafka takes no more.
     """
@@ -303,7 +357,7 @@ def discard_command(
 
     _one_way(ids, wanted)
     room = _Room(given)
-    chosen = wanted.choose(room.named(ids))
+    chosen = wanted.choose(room.named(ids, wanted))
     if not execute:
         _would(chosen, "be discarded")
         return
@@ -334,13 +388,17 @@ def export_command(
     """Write dead letters with their values and headers, a JSON object a line: those named,
     those that pass the filters, or all that were neither replayed nor discarded.
 
+    \b
+    kworker dlq export shop.orders:app --file dead-letters.ndjson
+    kworker dlq export shop.orders:app --handler shop.orders.charge --limit 10
+
     Keys, values and headers are text, or {"base64": ...} where they are not UTF-8.
     """
     from .. import deadletter
 
     _one_way(ids, wanted)
     room = _Room(given)
-    letters = room.letters()
+    letters = room.letters(wanted)
     if ids:
         chosen = [room.find(letters, id) for id in dict.fromkeys(ids)]
     else:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from .. import durations
-from . import options, output, tables
+from . import commands, options, output, tables
 
 if TYPE_CHECKING:
     from ..handlers import Handler
 
 
-@click.command()
+@commands.command()
 @options.as_json
 @options.with_app("concurrency")
 def command(given: options.Given, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from .. import durations, offsets
 from ..clock import SystemClock
 from ..errors import UsageError
-from . import cluster, options, output, tables
+from . import cluster, commands, options, output, tables
 
 if TYPE_CHECKING:
     from ..progress import Lag
@@ -21,7 +21,7 @@ _FOUND = 10
 _EVERY = 2.0  # seconds between two looks of --watch
 
 
-@click.command()
+@commands.command()
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option(
     "--fail-above",

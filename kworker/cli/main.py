@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import Bug, KworkerError
-from . import output
+from . import commands, output
 
 # A command is imported when it is called, not to be listed.
 COMMANDS = {
@@ -28,10 +29,11 @@ COMMANDS = {
     "config": "Show the settings that hold, and where each came from.",
     "topics": "Plan and create the topics that an app needs.",
     "plugins": "List the plugins and the hooks they implement.",
+    "completion": "Let a shell complete commands and options.",
 }
 
 
-class Commands(click.Group):
+class Commands(commands.Group):
     """The group; each command is the `command` of the module of its name, or of a plugin."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -43,6 +45,17 @@ class Commands(click.Group):
         module = importlib.import_module(f".{cmd_name}", __package__)
         command: click.Command = module.command
         return command
+
+    def main(self, *arguments: Any, **more: Any) -> Any:
+        """Parse and run; what was typed wrongly is one line, and 2."""
+        try:
+            code = super().main(*arguments, **{**more, "standalone_mode": False})
+        except click.ClickException as error:
+            commands.tell(error)
+            code = error.exit_code
+        except click.Abort:
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours is one line, everything else a bug of ours."""

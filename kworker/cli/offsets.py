@@ -12,7 +12,7 @@ import click
 from .. import offsets
 from ..errors import StoreError, UsageError
 from ..names import did_you_mean
-from . import cluster, options, output, tables
+from . import cluster, commands, options, output, tables
 from .positions import Position
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _PATIENCE = 10.0  # seconds to wait for the turn of others that write into the s
 _SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 
 
-@click.group()
+@commands.group()
 def command() -> None:
     """Where an app's group stands in the topics it reads.
 
@@ -40,7 +40,12 @@ def command() -> None:
 @options.with_app(*_SETTINGS)
 def show_command(given: options.Given, as_json: bool) -> None:
     """Show the committed position of each partition: the next offset that is taken, the
-    leader epoch it was read under, and what else the commit says."""
+    leader epoch it was read under, and what else the commit says.
+
+    \b
+    kworker offsets show shop.orders:app
+    kworker offsets show shop.orders:app --json
+    """
     room = _Room(given)
     partitions = room.partitions()
     found = room.kafka.committed(room.group, partitions)
@@ -104,6 +109,11 @@ def reset_command(
     execute: bool,
 ) -> None:
     """Move the group's positions, so that its workers go on from there.
+
+    \b
+    kworker offsets reset shop.orders:app --to earliest
+    kworker offsets reset shop.orders:app --to -2h --execute
+    kworker offsets reset shop.orders:app --to -100 --topic orders --again --execute
 
     Nothing is moved while the group has members: stop its workers first. What a host's store
     remembers is skipped there when it comes again; --again makes this host's forget it. Exit

@@ -1,6 +1,6 @@
 """What commands have in common: their options, and what is made of them.
 
-    @click.command()
+    @commands.command()
     @options.with_app("create_topics")
     @options.as_json
     def command(given: options.Given, as_json: bool) -> None:
@@ -164,7 +164,16 @@ def setting(name: str) -> Callable[[F], F]:
             f"{one.flag}/--no-{one.flag.removeprefix('--')}", name, default=None, help=text
         )
     names = (one.about.short, one.flag) if one.about.short else (one.flag,)
-    return click.option(*names, name, default=None, metavar=one.metavar, help=text)
+    return click.option(
+        *names, name, default=None, metavar=one.metavar, help=text, shell_complete=_choices(one)
+    )
+
+
+def _choices(one: settings.Declared) -> Callable[[Any, Any, str], list[str]]:
+    """What a shell offers for a setting."""
+    return lambda context, parameter, begun: [
+        choice for choice in one.choices if choice.startswith(begun)
+    ]
 
 
 def _collect(*names: str, level: int) -> Callable[[F], F]:

@@ -6,10 +6,10 @@ import click
 
 from .. import observe, plugins
 from ..plugins import Plugin
-from . import options, output, tables
+from . import commands, options, output, tables
 
 
-@click.command()
+@commands.command()
 @options.as_json
 @options.with_app(required=False)
 def command(given: options.Given, as_json: bool) -> None:

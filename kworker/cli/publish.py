@@ -12,7 +12,7 @@ import click
 
 from ..errors import UsageError
 from ..message import Headers
-from . import options, output
+from . import commands, options, output
 
 if TYPE_CHECKING:
     from ..publisher import Receipt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 1000  # lines that are under way together
 
 
-@click.command()
+@commands.command()
 @click.argument("topic")
 @click.argument("value", required=False)
 @click.option("-k", "--key", help="The message's key.")

@@ -18,13 +18,13 @@ import click
 from .. import settings
 from ..observe import log
 from ..runtime import supervisor
-from . import devbroker, options, output
+from . import commands, devbroker, options, output
 
 if TYPE_CHECKING:
     from ..app import App
 
 
-@click.command()
+@commands.command()
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option("--drain", is_flag=True, help="Handle what is there now, retries included; then end.")
 @click.option("--under-dev", hidden=True)  # the child of `kworker dev`: on which broker

@@ -9,7 +9,7 @@ import click
 
 from .. import offsets
 from ..observe.log import printable
-from . import cluster, options, output, shown
+from . import cluster, commands, options, output, shown
 from .positions import Position
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..message import Partition, Record
 
 
-@click.command()
+@commands.command()
 @click.argument("topic")
 @click.option(
     "-o",

@@ -8,7 +8,7 @@ import click
 
 from .. import settings
 from ..errors import TopicsMissing
-from . import cluster, options, output, tables
+from . import cluster, commands, options, output, tables
 
 if TYPE_CHECKING:
     from ..topics import Plan
@@ -17,7 +17,7 @@ _HAS_CHANGES = 10
 _SETTINGS = ("connect_timeout", *cluster.TEMPLATES)
 
 
-@click.group()
+@commands.group()
 def command() -> None:
     """The topics that an app needs: those of its handlers, and its group's own for retries,
     replays and dead letters.
@@ -40,6 +40,10 @@ _create_sources = click.option(
 def plan_command(given: options.Given, create_sources: bool, as_json: bool) -> None:
     """Say which topics are missing, or worse than needed. Changes nothing.
 
+    \b
+    kworker topics plan shop.orders:app
+    kworker topics plan shop.orders:app --create-sources --json
+
     Exit codes: 0 nothing to do, 10 there are topics to create, 3 topics that exist are worse
     than needed (unless accepted), or those that handlers take do not exist.
     """
@@ -60,6 +64,10 @@ def plan_command(given: options.Given, create_sources: bool, as_json: bool) -> N
 @click.option("--execute", is_flag=True, help="Create them; without it, only say which.")
 def apply_command(given: options.Given, create_sources: bool, execute: bool) -> None:
     """Create the topics that are missing. Existing ones are never changed.
+
+    \b
+    kworker topics apply shop.orders:app --execute
+    kworker topics apply shop.orders:app --create-sources --execute
 
     Several may do so at once: a topic that exists by then is as good. Exit codes: 0 done,
     3 topics that exist are worse than needed (unless accepted), or cannot be created.

@@ -194,7 +194,7 @@ def test_filters_choose_among_dead_letters(open_shop: Any) -> None:
         timestamp=1767229200000,
     )
     put(shop, wire(shop, message_id="a"), timestamp=1767225600000)  # written later, but older
-    put(shop, wire(shop, message_id="c"), key=None)
+    put(shop, [*wire(shop, message_id="c"), ("source", b"shell")], key=None, value=b"Gr\xc3\xbcn")
 
     assert ids(listed(shop)) == ["a", "b", "c"]
     assert ids(listed(shop, "--handler", "shop.mail")) == ["b"]
@@ -206,6 +206,11 @@ def test_filters_choose_among_dead_letters(open_shop: Any) -> None:
     assert ids(listed(shop, "--until", "2026-01-01T01:00:00Z")) == ["a"]
     assert ids(listed(shop, "--since", "-1h")) == ["c"]
     assert ids(listed(shop, "--limit", "2")) == ["a", "b"]
+    assert ids(listed(shop, "--header", "source=shell")) == ["c"]
+    assert ids(listed(shop, "--header", "source", "--header", "kworker-hop=2")) == ["c"]
+    assert ids(listed(shop, "--header", "source=shel")) == []
+    assert ids(listed(shop, "--text", '"id": 1')) == ["a", "b"]
+    assert ids(listed(shop, "--text", "rün")) == ["c"]
     assert ids(listed(shop, "--handler", "shop.mail", "--key", "customer-7")) == []
 
 
