@@ -41,13 +41,14 @@ class Trouble:
     `kind`: `lost_position` (offset out of range or log truncated: `partition` is silent until
     assigned anew), `unknown_topic`, `forbidden` (topic or group rights), `damaged` (an
     undecodable batch), `left_group` (max.poll.interval exceeded), `fatal` (the client is
-    finished), `other`.
+    finished), `other`. `cut`: where a log was truncated, as far as the broker told.
     """
 
     kind: str
     text: str
     partition: Partition | None = None
     offset: int | None = None
+    cut: int | None = None
 
 
 class Assignments(Protocol):

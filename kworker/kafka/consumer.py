@@ -44,6 +44,9 @@ _EXPECTED = frozenset(
     }
 )
 
+# Where a log was cut stands in the client's words alone.
+_CUT = re.compile(r"truncation detected at .*: broker end offset is (\d+)")
+
 _TROUBLES = {
     KafkaError._AUTO_OFFSET_RESET: "lost_position",
     KafkaError._LOG_TRUNCATION: "lost_position",
@@ -619,4 +622,11 @@ def _trouble(message: Any, error: KafkaError) -> Trouble:
     text = _explained(clean(error.str())) if kind == "fatal" else clean(error.str())
     if topic is not None and topic not in text:
         text = f"{partition or topic}: {text}"
-    return Trouble(kind, text, partition, offset if offset is not None and offset >= 0 else None)
+    cut = _CUT.search(text) if kind == "lost_position" else None
+    return Trouble(
+        kind,
+        text,
+        partition,
+        offset if offset is not None and offset >= 0 else None,
+        None if cut is None else int(cut[1]),
+    )

@@ -12,7 +12,7 @@ from ..errors import KworkerError, Undecodable
 from ..handlers import Handler, Register
 from ..message import Message, Partition, Position, Record
 from ..ranges import Ranges
-from ..stores.api import Log, Store
+from ..stores.api import Log, Store, Turn
 from ..topics import GroupTopics
 from .ledger import Ledger
 from .work import Scope, Work
@@ -125,6 +125,18 @@ class Intake:
             )
             for handler in self._register.for_topic(partition.topic)
         )
+
+    def recorded(self, partition: Partition) -> int:
+        """The offset above all that the store knows to be done by position in this partition."""
+        log = self.log_of(partition)
+        handlers = self._register.for_topic(partition.topic)
+        return max((self._done(handler, log).end for handler in handlers), default=0)
+
+    def forget(self, cuts: Mapping[Partition, int], patience: float) -> bool:
+        """These logs were cut, at these offsets or above them: what the store knows by position
+        of what stood there is no longer true. False: another process has its turn."""
+        logs = {self.log_of(partition): at for partition, at in cuts.items()}
+        return self._store.record(Turn(cut=logs), patience=patience)
 
     def _done(self, handler: Handler, place: Log) -> Ranges:
         """What the handler has done in a log, under whatever name it had."""

@@ -63,6 +63,15 @@ class Limits:
     dedup_retention: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Why a partition's position points at nothing: its topic was made `anew`, its log was
+    `cut` there, or nobody knows yet."""
+
+    anew: bool = False
+    cut: int | None = None
+
+
 class Loop:
     """Owns the consumer, the ledgers, the lanes and the store: one thread runs all of it.
 
@@ -118,11 +127,14 @@ class Loop:
         self.runs: set[Run] = set()
         self.paused: set[Partition] = set()
         self.untaken: set[Partition] = set()
+        self.anew: set[Partition] = set()  # made anew, and no start in them yet
+        self.strays: dict[Partition, Stray] = {}
         self.committed: dict[Partition, int] = {}
         self.commits = 0  # not answered yet
         self.handled = 0
         self.skipped = 0
         self._asking = False
+        self._finding = False
         self._tells_settled = tell.wants("message_settled")
         self._skips: Counter[str] = Counter()  # by handler, not recorded yet
         self._stop_within: float | None = None
@@ -439,7 +451,7 @@ class Loop:
         points: dict[Partition, Committed] = {}
         for partition in partitions:
             ledger = self.ledgers.get(partition)
-            if ledger is None or not ledger.ours:
+            if ledger is None or not ledger.ours or partition in self.strays:
                 continue
             if ledger.safe > self.committed.get(partition, -1):
                 points[partition] = ledger.point()
@@ -485,7 +497,7 @@ class Loop:
         """An empty ledger stands where the client stands: past transaction markers."""
         empty: list[Partition] = []
         for partition, ledger in self.ledgers.items():
-            if ledger.count:
+            if ledger.count or partition in self.strays:
                 continue
             if ledger.sealed and self.ends is not None:
                 ledger.reach(self.ends[partition])
@@ -539,20 +551,23 @@ class Loop:
         except KafkaUnavailable as error:
             log.warning("no start for %d partitions yet: %s", len(partitions), error)
             return {}
-        return self.positions.starts(partitions, anew)
+        self.anew.update(one for one in partitions if one.topic in anew)
+        return self.positions.starts(partitions, self.anew)
 
     def _identify(self, topics: Iterable[str]) -> set[str]:
         """Ask which incarnations Kafka has of these topics; which of them were made anew.
         Reading begins anew in what we hold of those. Raises KafkaUnavailable."""
         anew = self.intake.identify(topics)
-        for partition, ledger in self.ledgers.items():
+        for topic in sorted(anew):
+            log.error("topic %s was deleted and made anew", topic)
+        for partition in self.ledgers:
             if partition.topic in anew:
-                log.error("topic %s was deleted and made anew", partition.topic)
-                self.timers.after(0.0, partial(self._lost_position, partition, ledger))
+                self._stray(partition, anew=True)
         return anew
 
     def _take(self, partition: Partition, start: int) -> None:
         self.untaken.discard(partition)
+        self.anew.discard(partition)
         self.ledgers[partition] = Ledger(partition, start)
         self.committed[partition] = start
         self.paused.add(partition)  # a pause outlives a revocation: the next turn resumes it
@@ -636,6 +651,8 @@ class Loop:
         gone: list[Ledger] = []
         for partition in partitions:
             self.untaken.discard(partition)
+            self.anew.discard(partition)
+            self.strays.pop(partition, None)
             self.paused.discard(partition)
             self.committed.pop(partition, None)
             ledger = self.ledgers.pop(partition, None)
@@ -655,39 +672,73 @@ class Loop:
             raise CannotGoOn(f"the Kafka client cannot go on: {trouble.text}")
         if trouble.kind == "lost_position" and trouble.partition is not None:
             # Not now: records that came with it are still to be admitted.
-            self.timers.after(0.0, partial(self._lost_position, trouble.partition))
+            self._stray(trouble.partition, cut=trouble.cut)
         elif trouble.partition is not None and trouble.kind in ("damaged", "forbidden"):
             self.tell("partition_stuck", partition=trouble.partition, reason=trouble.text)
         else:
             log.warning("Kafka: %s", trouble.text, extra={"kind": trouble.kind})
 
-    def _lost_position(self, partition: Partition, anew: Ledger | None = None) -> None:
-        """Find where to go on; `anew` is the ledger of a log that is gone with its topic."""
+    def _stray(self, partition: Partition, *, anew: bool = False, cut: int | None = None) -> None:
+        """What we hold of it points at nothing any more: nothing of it is committed until its
+        place is found."""
         ledger = self.ledgers.get(partition)
-        if ledger is None or not ledger.ours or (anew is not None and anew is not ledger):
+        if ledger is None or not ledger.ours:
             return
-        if self._stop_within is not None:
+        known = self.strays.get(partition, Stray())
+        self.strays[partition] = Stray(known.anew or anew, known.cut if cut is None else cut)
+        self._find_later(0.0)
+
+    def _find_later(self, seconds: float) -> None:
+        """Once at a time, and all together: each look may take as long as Kafka does."""
+        if self.strays and not self._finding:
+            self._finding = True
+            self.timers.after(seconds, self._find)
+
+    def _find(self) -> None:
+        """Find where to go on in the partitions that have lost their place."""
+        self._finding = False
+        if not self.strays or self._stop_within is not None:
             return
         try:
-            if anew is None and partition.topic in self._identify({partition.topic}):
-                anew = ledger
-            start = self.positions.again(partition, ledger.next, anew=anew is not None)
+            self._identify({partition.topic for partition in self.strays})
+            found = self.positions.again(
+                {one: self.ledgers[one].next for one in self.strays},
+                anew={one for one, stray in self.strays.items() if stray.anew},
+                cuts={one: at.cut for one, at in self.strays.items() if at.cut is not None},
+            )
         except KafkaUnavailable as error:
-            log.warning("no position in %s yet: %s", partition, error)
-            self.timers.after(LATER, partial(self._lost_position, partition, anew))
+            log.warning("%s: no position yet: %s", ", ".join(map(str, self.strays)), error)
+            self._find_later(LATER)
             return
-        if start >= ledger.next and anew is None:
-            ledger.reach(start)
-        else:
-            # The log was made anew or cut: its offsets mean other messages from here on, and
-            # what is committed is of the log that is gone.
-            try:
-                self._empty([partition])
-            finally:
-                self._let_go([partition], lost=False)
+        starts = {one: at for one, at in found.items() if self._is_ahead(one, at)}
+        for partition, start in starts.items():
+            self.ledgers[partition].reach(start)
+            del self.strays[partition]
+        starts |= self._begin_anew({one: at for one, at in found.items() if one not in starts})
+        if starts:
+            self.consumer.take(starts)
+        self._find_later(LATER)
+
+    def _is_ahead(self, partition: Partition, start: int) -> bool:
+        """Whether what is open stands yet, and reading goes on behind it."""
+        return start >= self.ledgers[partition].next and not self.strays[partition].anew
+
+    def _begin_anew(self, starts: dict[Partition, int]) -> dict[Partition, int]:
+        """Logs made anew or cut: their offsets mean other messages from there on, and what is
+        committed is of the log that is gone. Which of them have begun."""
+        if not starts:
+            return {}
+        self._empty(list(starts))
+        cut = {one: self.strays[one].cut or 0 for one in starts if not self.strays[one].anew}
+        if not self.positions.forgotten(cut):
+            starts = {one: at for one, at in starts.items() if one not in cut}
+        self._let_go(list(starts), lost=False)
+        for partition, start in starts.items():
             self._take(partition, start)
             del self.committed[partition]
-        self.consumer.take({partition: start})
+        if starts:
+            self.tell("partitions_assigned", partitions=tuple(starts))
+        return starts
 
     def _look_at_topics(self) -> None:
         """Notice what the client does not tell: a topic that was made anew under its name, and

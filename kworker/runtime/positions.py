@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..errors import CannotGoOn, KafkaUnavailable
 from ..kafka.api import Committed, Consumer
@@ -15,6 +16,7 @@ from ..plugins import Tell
 log = logging.getLogger("kworker.runtime")
 
 ASK = 5.0  # seconds that the group's coordinator may take to answer
+FORGET = 0.5  # seconds that forgetting what a cut log held may wait for its turn at the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,15 @@ EARLIEST = Position("earliest")
 
 
 def resolve(
-    committed: Committed, ends: tuple[int, int], partition: Partition
+    committed: Committed, ends: tuple[int, int], partition: Partition, cut: int | None = None
 ) -> tuple[int, Lost | None]:
-    """Where reading goes on, and whether that is not where it should have. Pure."""
+    """Where reading goes on, and whether that is not where it should have. Pure.
+
+    `cut`: the log is known to have been truncated there; what stands below it still stands.
+    """
     low, high = ends
+    if cut is not None and low <= cut < committed.offset and cut <= high:
+        return cut, Lost(partition, committed.offset, cut, None)
     if committed.offset < low:
         return low, Lost(partition, committed.offset, low, low - committed.offset)
     if committed.offset > high:
@@ -52,21 +59,27 @@ class Positions:
         start_from: Callable[[Partition], Position],
         on_lost_position: str,
         tell: Tell,
+        recorded: Callable[[Partition], int],
+        forget: Callable[[Mapping[Partition, int], float], bool],
         stored: Callable[[Partition, Committed], int | None] = lambda partition, point: None,
     ) -> None:
         """`stored` is asked up to where the store, where that is what the commit speaks of, has
-        the effects of what it committed."""
+        the effects of what it committed; `recorded`, above which offset it knows nothing;
+        `forget` is told of logs that were cut, and where, and answers whether within so many
+        seconds it has forgotten what stood there."""
         self._consumer = consumer
         self._start_from = start_from
         self._on_lost_position = on_lost_position
         self._tell = tell
+        self._recorded = recorded
+        self._forget = forget
         self._stored = stored
 
     def starts(
-        self, partitions: Sequence[Partition], anew: Collection[str] = ()
+        self, partitions: Sequence[Partition], anew: Collection[Partition] = ()
     ) -> dict[Partition, int]:
         """Where to begin in each; one that Kafka does not answer for yet is left out. What is
-        committed for a topic that was made `anew` is of the log that is gone.
+        committed where a topic was made `anew` is of the log that is gone.
 
         A start that was not committed before is committed here, before the first message is
         taken: else what is written while the group is down could be skipped. Raises
@@ -76,12 +89,19 @@ class Positions:
             committed = self._consumer.committed(partitions, ASK)
             ends = self._consumer.ends(committed, ASK)
             begins = self._begins(
-                [one for one, at in committed.items() if at is None and one.topic not in anew],
+                [one for one, at in committed.items() if at is None and one not in anew],
                 ends,
             )
         except KafkaUnavailable as error:
             log.warning("no start for %d partitions yet: %s", len(partitions), error)
             return {}
+        cut = [
+            one
+            for one, point in committed.items()
+            if one in ends and one not in anew and self._was_cut(one, point, ends[one])
+        ]
+        if not self.forgotten(dict.fromkeys(cut, 0)):
+            committed = {one: point for one, point in committed.items() if one not in cut}
         starts: dict[Partition, int] = {}
         to_commit: dict[Partition, Committed] = {}
         ahead = 0
@@ -89,7 +109,7 @@ class Positions:
             if partition not in ends:
                 continue
             lost = None
-            if partition.topic in anew:
+            if partition in anew:
                 start = ends[partition][0]
                 if point is not None:
                     lost = Lost(partition, point.offset, start, None)
@@ -115,6 +135,20 @@ class Positions:
                 extra={"partitions": [str(one) for one in starts], "ahead": ahead},
             )  # fmt: skip
         return starts
+
+    def _was_cut(
+        self, partition: Partition, point: Committed | None, ends: tuple[int, int]
+    ) -> bool:
+        """Whether more was done than the log holds, so that other messages stand there now."""
+        reached = 0 if point is None else point.offset
+        return max(reached, self._recorded(partition)) > ends[1]
+
+    def forgotten(self, cuts: Mapping[Partition, int]) -> bool:
+        """Whether the store no longer knows what stood in these logs from these offsets on."""
+        if not cuts or self._forget(cuts, FORGET):
+            return True
+        log.warning("%s: the store is busy; read later", ", ".join(map(str, cuts)))
+        return False
 
     def _lower(self, partition: Partition, point: Committed) -> Committed:
         """Where a store is older than the commit, what it has lost is to be handled again."""
@@ -142,19 +176,28 @@ class Positions:
             at |= self._consumer.offsets_at(some, moment, ASK)
         return {one: policy.within(*ends[one], at=at.get(one)) for one, policy in policies.items()}
 
-    def again(self, partition: Partition, expected: int, *, anew: bool = False) -> int:
-        """Where to go on in a partition whose position was lost while reading, or whose topic
-        was made anew. Raises KafkaUnavailable, and CannotGoOn under `stop`."""
-        ends = self._consumer.ends([partition], ASK)
-        if partition not in ends:
-            raise KafkaUnavailable(f"topic {partition.topic} is gone")
-        start, lost = resolve(Committed(expected), ends[partition], partition)
-        if anew:
-            start = ends[partition][0]
-            lost = Lost(partition, expected, start, None) if expected > start else None
-        if lost is not None:
-            self.tell_lost(lost)
-        return start
+    def again(
+        self,
+        expected: Mapping[Partition, int],
+        anew: Collection[Partition] = (),
+        cuts: Mapping[Partition, int] = MappingProxyType({}),
+    ) -> dict[Partition, int]:
+        """Where to go on in partitions whose position was lost while reading, whose topic was
+        made `anew`, or whose log was cut at a known offset; one whose topic is gone is left out.
+        Raises KafkaUnavailable, and CannotGoOn under `stop`."""
+        starts: dict[Partition, int] = {}
+        for partition, ends in self._consumer.ends(list(expected), ASK).items():
+            place = Committed(expected[partition])
+            if partition in anew:
+                start, lost = ends[0], None
+                if place.offset > start:
+                    lost = Lost(partition, place.offset, start, None)
+            else:
+                start, lost = resolve(place, ends, partition, cuts.get(partition))
+            if lost is not None:
+                self.tell_lost(lost)
+            starts[partition] = start
+        return starts
 
     def tell_lost(self, lost: Lost) -> None:
         self._tell(

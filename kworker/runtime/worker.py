@@ -395,6 +395,8 @@ class Worker:
                 start_from=self._policy(connection, sources, register.found),
                 on_lost_position=values["on_lost_position"],
                 tell=tell,
+                recorded=intake.recorded,
+                forget=intake.forget,
                 stored=stored_in(store, intake),
             ),
             timers=timers,

@@ -59,7 +59,10 @@ class Turn:
     what is stored; `attempts` are written, replacing what stood there; for every mark in
     `settled` the attempt is removed; `skipped` are counts of duplicates by handler, added to
     what is stored, for people; `places` are the offsets below which all is done, replacing
-    what stood there; `sent` are numbers of outputs that Kafka has acknowledged.
+    what stood there; `sent` are numbers of outputs that Kafka has acknowledged; `cut` are logs
+    that were truncated: all that was known by a position at or above that offset is forgotten
+    (offsets, places, marks and attempts of messages whose id is their position) before the rest
+    is written, for other messages stand there from now on.
 
     `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
     closing such gaps keeps what is stored short.
@@ -74,6 +77,7 @@ class Turn:
     ids: Mapping[tuple[str, str], Sequence[str]] | None = None
     places: Mapping[Log, int] | None = None
     sent: Sequence[int] = ()
+    cut: Mapping[Log, int] | None = None
 
 
 class Store(Protocol):

@@ -194,6 +194,34 @@ class StoreContract:
         assert not store.done("shop.charge", LOG._replace(topic_id="made-anew"))
         store.close()
 
+    def test_of_a_log_that_was_cut_nothing_is_known_by_position_from_there_on(
+        self, tmp_path: Path
+    ) -> None:
+        store = self.open(tmp_path, StoreClock())
+        below, above = (
+            Mark("shop.charge", "orders", f"{LOG.topic_id}/0/{offset}", 0, 1) for offset in (8, 10)
+        )
+        other = LOG._replace(partition=1)
+        done = Ranges([(0, 5), (8, 30), (40, 50)])
+        store.record(
+            Turn(
+                seen=[MARK, below, above],
+                attempts={below._replace(hop=0): Attempt(1), above._replace(hop=0): Attempt(1)},
+                done={("shop.charge", LOG): done, ("shop.charge", other): done},
+                places={LOG: 50, other: 50},
+            )
+        )
+
+        store.record(Turn(cut={LOG: 10}, done={("shop.charge", LOG): Ranges([(12, 13)])}))
+
+        assert store.done("shop.charge", LOG) == Ranges([(0, 5), (8, 10), (12, 13)])
+        assert store.done("shop.charge", other) == done
+        assert store.seen([MARK, below, above]) == {MARK, below}
+        doubts = [below._replace(hop=0), above._replace(hop=0)]
+        assert store.attempts(doubts) == {doubts[0]: Attempt(1)}
+        assert (store.place(LOG), store.place(other)) == (None, 50)
+        store.close()
+
     def test_what_done_answers_may_be_changed_without_changing_the_store(
         self, tmp_path: Path
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ...ranges import Ranges
 from ..api import Log
@@ -41,6 +41,31 @@ def forget(
         count += erase(scope, names) + _remove(connection, "mark", scope, names)
         count += _remove(connection, "attempt", scope, names)
     return count + _remove_offsets(connection, id, given)
+
+
+def cut(connection: sqlite3.Connection, logs: Mapping[Log, int]) -> None:
+    """Remove all that is known by a position of these logs at or above that offset."""
+    for log, at in logs.items():
+        key = (log.topic_id, log.partition)
+        for handler, text in connection.execute(
+            "SELECT handler, ranges FROM position WHERE topic_id = ? AND partition = ?", key
+        ).fetchall():
+            left = Ranges((start, min(stop, at)) for start, stop in decoded(text) if start < at)
+            connection.execute(
+                "UPDATE position SET ranges = ? "
+                "WHERE handler = ? AND topic_id = ? AND partition = ?",
+                (left.encode(), handler, *key),
+            )
+        connection.execute(
+            "DELETE FROM place WHERE topic_id = ? AND partition = ? AND next > ?", (*key, at)
+        )
+        prefix = f"{log.topic_id}/{log.partition}/"
+        for table in ("mark", "attempt"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE substr(id, 1, :many) = :prefix "
+                "AND CAST(substr(id, :many + 1) AS INTEGER) >= :at",
+                {"many": len(prefix), "prefix": prefix, "at": at},
+            )
 
 
 def aliases(connection: sqlite3.Connection, id: str) -> set[str]:

@@ -90,6 +90,8 @@ class SqliteStore:
 
     def _write(self, turn: Turn) -> None:
         now = self._clock.wall()
+        if turn.cut:
+            forget.cut(self._connection, turn.cut)
         if turn.ids:
             self._arrivals.add(turn.ids, now)
         if turn.seen:

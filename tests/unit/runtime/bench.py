@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from kworker import App
+from kworker.errors import KafkaUnavailable
 from kworker.facts import HandlerInfo
 from kworker.hookspecs import hookimpl
 from kworker.kafka.api import Assignments, CommitResult, Committed, Receipt, Refusal, Trouble
@@ -99,6 +100,11 @@ class Broker:
         self.begins[partition] = begin
         self.logs[partition] = [one for one in self.logs[partition] if one.offset >= begin]
 
+    def truncate(self, partition: Partition, end: int) -> None:
+        """Replicas that lagged behind have won: what stands there and above is gone."""
+        self.ends[partition] = end
+        self.logs[partition] = [one for one in self.logs[partition] if one.offset < end]
+
     def remake(self, topic: str) -> None:
         """The topic is deleted, and the group's offsets with it, and made anew."""
         for table in (self.logs, self.ends, self.begins, self.committed):
@@ -118,6 +124,7 @@ class Consumer:
         self.paused: set[Partition] = set()
         self.answers: list[Callable[[], None]] = []
         self.silent = False  # whether the coordinator does not answer
+        self.away = False  # whether no broker answers
         self.refuse = ""  # why commits are refused
         self.polls = 0
         self.watch: Callable[[Partition, int], None] = lambda partition, offset: None
@@ -203,6 +210,8 @@ class Consumer:
     def ends(
         self, partitions: Iterable[Partition], timeout: float
     ) -> dict[Partition, tuple[int, int]]:
+        if self.away:
+            raise KafkaUnavailable("no broker answers")
         return {one: (self.broker.begins[one], self.broker.ends[one]) for one in partitions}
 
     def offsets_at(
@@ -382,6 +391,8 @@ class Bench:
                 start_from=lambda partition: EARLIEST,
                 on_lost_position=on_lost_position,
                 tell=tell,
+                recorded=intake.recorded,
+                forget=intake.forget,
                 stored=stored_in(kept, intake),
             ),
             timers=timers,

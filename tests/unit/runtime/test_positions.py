@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kworker import App, Retry
@@ -260,3 +262,130 @@ def test_copies_that_come_together_with_a_lost_position_leave_nothing_flying() -
     assert calls == [2]
     assert all(not scope.flying for scope in bench.loop.intake._scopes.values())
     assert (bench.open, bench.committed(REPLAY)) == (0, 1)
+
+
+def test_what_stands_in_a_log_that_was_cut_is_not_taken_for_what_stood_there_before() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, *range(10))
+    bench.settle()
+    bench.broker.truncate(P0, 4)
+    written(bench.broker, P0, 14, 15)
+
+    bench.consumer.script.append(lambda: [LOST])
+    bench.turn()
+    bench.settle()
+
+    assert bench.facts.lost == [(10, 0, None)]
+    assert calls == [*range(10), *range(4), 14, 15]  # nobody knows where it was cut
+    assert bench.committed() == 6
+
+
+def test_a_log_that_was_cut_at_a_known_offset_is_read_from_there() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, *range(10))
+    bench.settle()
+    bench.broker.truncate(P0, 4)
+    written(bench.broker, P0, *range(14, 24))
+
+    bench.consumer.script.append(lambda: [replace(LOST, cut=4)])
+    bench.turn()
+    bench.settle()
+
+    assert bench.facts.lost == [(10, 4, None)]
+    assert calls == [*range(10), *range(14, 24)]
+    assert bench.committed() == 14
+
+
+def test_a_log_that_was_cut_while_nobody_read_is_handled_where_it_was_written_anew() -> None:
+    app, calls = counting()
+    first = Bench(app)
+    written(first.broker, P0, *range(10))
+    first.settle()
+    first.broker.truncate(P0, 4)
+    written(first.broker, P0, 14, 15)
+
+    bench = first.again()
+    bench.settle()
+
+    assert bench.facts.lost == [(10, 0, None)]
+    assert calls == [*range(10), *range(4), 14, 15]
+    assert bench.committed() == 6
+
+
+def test_a_log_that_is_shorter_than_what_was_done_in_it_was_cut_wherever_the_commit_is() -> None:
+    app, calls = counting()
+    first = Bench(app)
+    written(first.broker, P0, *range(10))
+    first.perform()
+    first.broker.truncate(P0, 4)
+    written(first.broker, P0, 14, 15)
+
+    bench = first.again()
+    bench.settle()
+
+    assert first.broker.committed[P0].offset == bench.committed() == 6
+    assert calls == [*range(10), *range(4), 14, 15]
+
+
+def test_nothing_is_committed_of_a_log_that_is_gone_while_kafka_does_not_tell_of_the_new() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, *range(4))
+    bench.perform()
+    bench.broker.remake("orders")
+    written(bench.broker, P0, *range(10, 18))
+    bench.consumer.away = True
+
+    bench.consumer.script.append(lambda: [LOST])
+    bench.turn()
+    bench.commit()
+    bench.consumer.revoke(P0)
+
+    assert bench.committed() == -1
+    bench.consumer.away = False
+    bench.consumer.assign(P0)
+    bench.settle()
+    assert calls == [*range(4), *range(10, 18)]
+
+
+def test_a_topic_made_anew_is_known_to_be_so_until_its_start_is_found() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, *range(4))
+    bench.settle()
+    bench.consumer.revoke(P0)
+    kept = bench.broker.committed[P0]
+    bench.broker.remake("orders")
+    written(bench.broker, P0, *range(10, 18))
+    bench.broker.committed[P0] = kept  # not every broker forgets it with the topic
+
+    bench.consumer.away = True
+    bench.consumer.assign(P0)
+    bench.consumer.away = False
+    bench.clock.now += 1.1
+    bench.turn()
+    bench.settle()
+
+    assert calls == [*range(4), *range(10, 18)]
+
+
+def test_many_lost_positions_together_hold_up_the_loop_no_longer_than_one() -> None:
+    app, _ = counting()
+    bench = Bench(app, assign=(P0, P1))
+    written(bench.broker, P0, 0)
+    written(bench.broker, P1, 1)
+    bench.turn()
+    bench.executor.begin()  # two handlers that do not end
+    bench.executor.begin()
+    for partition in (P0, P1):
+        bench.broker.truncate(partition, 0)
+    bench.consumer.script.append(lambda: [LOST, replace(LOST, partition=P1)])
+    bench.clock.look = 0.1
+    begun = bench.clock.now
+
+    bench.turn()
+
+    assert [found for _, found, _ in bench.facts.lost] == [0, 0]
+    assert 25 <= bench.clock.now - begun < 40  # one revoke_timeout, not two
