@@ -34,7 +34,7 @@ from ..plugins import Plugins
 from ..resources import give
 from ..settings import UNIQUE, Configuration, Settings
 from ..stores import Lender, Store, default_path, open_lender, open_store
-from . import drain
+from . import drain, failpoints
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
 from .executors import EventLoop, Executor, Hooks, executor_for
@@ -92,6 +92,7 @@ class Worker:
         self._unique = self._values["group"] == UNIQUE
         self._group = group_of(app.name) if self._unique else self._values["group"] or app.name
         self._clock = SystemClock()
+        self._arm = failpoints.arm(os.environ)
         self._loop: Loop | None = None
         self._watch: Watch | None = None
         self._resources: Resources | None = None
@@ -202,17 +203,20 @@ class Worker:
         else:
             place = values["db"] or str(default_path(self._group))
         sharing = next((one.name for one in register if one.takes_transaction), None)
-        store = _open_store(place, self._group, cluster, plugins, sharing)
-        producer = connection.producer(delivery_timeout=DELIVERY)
+        store = self._arm("store", _open_store(place, self._group, cluster, plugins, sharing))
+        producer = self._arm("producer", connection.producer(delivery_timeout=DELIVERY))
         events = EventLoop()
         executor: Executor | None = None
         self._resources = resources = Resources(self._app.providers(), events.submit)
         try:
-            register = give(register, resources.open())
+            register = Register(
+                self._arm("handler", one) for one in give(register, resources.open())
+            )
             register.find(served, self._not_to_find(names))
 
             def lend() -> Lender:
-                return open_lender(place, group=self._group, cluster=cluster)
+                lender = open_lender(place, group=self._group, cluster=cluster)
+                return self._arm("lender", lender)
 
             loop, executor = self._assemble(
                 register, names, connection, served, store, lend, producer, events, plugins
@@ -297,7 +301,7 @@ class Worker:
         events: EventLoop,
         plugins: Plugins,
     ) -> tuple[Loop, Executor]:
-        values, clock = self._values, self._clock
+        values, clock, arm = self._values, self._clock, self._arm
         tell = plugins.tell
         inbox: Inbox = SimpleQueue()
         timers = Timers(clock)
@@ -321,10 +325,11 @@ class Worker:
                 others=executor,
                 hooks=hooks,
             )
-        consumer: Consumer = (
+        consumer: Consumer = arm(
+            "consumer",
             Alone(connection.consumer(self._group))
             if self._unique
-            else connection.consumer(self._group, apart=names.owns)
+            else connection.consumer(self._group, apart=names.owns),
         )
         admin = connection.admin(IDENTIFY)
 
@@ -343,16 +348,17 @@ class Worker:
         def delivery(
             closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
         ) -> Delivery:
-            return AtLeastOnce(
+            mode = AtLeastOnce(
                 store=store,
                 topics=names,
                 send=send,
-                hands=Hands(closed, again, timers.after),
+                hands=arm("hands", Hands(closed, again, timers.after)),
                 tell=tell,
                 wall=clock.wall,
                 reference_when_too_large=values["on_oversized_copy"] == "reference",
                 in_process=self._unique,
             )
+            return arm("delivery", mode)
 
         def look() -> Seen:
             return Seen(
@@ -383,13 +389,13 @@ class Worker:
         loop = Loop(
             consumer=consumer,
             topics=list(served),
-            intake=intake,
+            intake=arm("intake", intake),
             gates=gates,
-            lanes=Lanes(gates.room, gates.down),
-            executor=executor,
+            lanes=arm("lanes", Lanes(gates.room, gates.down)),
+            executor=arm("executor", executor),
             delivery=delivery,
             store=store,
-            outbox=Outbox(store, send, timers.after, clock),
+            outbox=arm("outbox", Outbox(store, send, timers.after, clock)),
             positions=Positions(
                 consumer,
                 start_from=self._policy(connection, sources, register.found),
@@ -416,7 +422,7 @@ class Worker:
             serves=serves,
         )
         self._watch = watch
-        self._loop = loop
+        self._loop = arm("loop", loop)
         if values["max_runtime"] is not None:
             timers.after(values["max_runtime"], self._out_of_time)
         if ends is not None:
