@@ -95,12 +95,12 @@ class Message(Generic[T]):
     """
 
     __slots__ = (
+        "_original",
         "attempt",
         "headers",
         "id",
         "key",
         "offset",
-        "original",
         "partition",
         "raw",
         "replay",
@@ -136,7 +136,12 @@ class Message(Generic[T]):
         self.id = id
         self.attempt = attempt
         self.replay = replay
-        self.original = original or Position(topic, partition, offset)
+        self._original = original
+
+    @property
+    def original(self) -> Position:
+        """Where it arrived first."""
+        return self._original or Position(self.topic, self.partition, self.offset)
 
     def header(self, name: str) -> str | None:
         """The first header of that name as text, None where there is none."""

@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from .. import durations
 from ..context import Context, Timebox
@@ -130,24 +130,57 @@ class Threads:
             # Before the first look at its ledger: whoever withdraws that looks the other way round.
             run.active = True
             told = time.monotonic()
-            for work in run.works:
-                run.results.append((work, self._perform(work, run)))
+            for result in self._performed(run.works, run):
+                run.results.append(result)
                 if time.monotonic() - told > HELD:
                     self._answer(Performed(run.take(), run, False))
                     told = time.monotonic()
             self._answer(Performed(run.take(), run, True))
             self._idle.release()
 
+    def _performed(self, works: list[Work], run: Run) -> Iterator[tuple[Work, Outcome]]:
+        """Some works of a run, each with what became of it."""
+        handler = run.scope.handler
+        if _is_plain(handler, self._hooks) and not handler.is_async:
+            return self._plainly(works, handler, run)
+        return ((work, self._perform(work, run)) for work in works)
+
+    def _plainly(
+        self, works: list[Work], handler: Handler, run: Run
+    ) -> Iterator[tuple[Work, Outcome]]:
+        """As `_perform` does it, in a third of the time: nothing is made for a message but its
+        value, for most handlers take that alone and nobody stands around them."""
+        assert handler.takes_value is not None
+        decode, function, parameter = handler.decode, handler.function, handler.takes_value
+        outcome: Outcome
+        for work in works:
+            if (outside := _not_called(work, run, self._down)) is not None:
+                yield work, outside
+                continue
+            record = work.record
+            try:
+                work.value = value = decode(record.value, record.headers)
+            except BaseException as error:  # noqa: BLE001 - validators are the user's code
+                yield work, _undecoded(error, run)
+                continue
+            work.started = begun = time.monotonic()
+            try:
+                function(**{parameter: value})
+                outcome = DONE
+            except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+                outcome = failure(error, run)
+            work.seconds += time.monotonic() - begun
+            work.started = None
+            yield work, outcome
+
     def _perform(self, work: Work, run: Run) -> Outcome:
-        if not work.ledger.starting:
-            return Dropped()
-        if run.down or (self._down(work.scope.name) and not run.probe):
-            return Postponed()
+        outside = _not_called(work, run, self._down)
+        if outside is not None:
+            return outside
         try:
             call = Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
-            run.down = isinstance(error, Outage)
-            return Failed(error, called=False)
+            return _undecoded(error, run)
         call.begin()
         try:
             if call.handler.is_async:
@@ -195,24 +228,43 @@ class Coroutines:
         while self._runs:
             run = self._runs.popleft()
             run.active = True
+            handler = run.scope.handler
+            perform = self._plainly if _is_plain(handler, self._hooks) else self._perform
             told = time.monotonic()
             for work in run.works:
-                run.results.append((work, await self._perform(work, run)))
+                run.results.append((work, await perform(work, run)))
                 if time.monotonic() - told > HELD:
                     self._answer(Performed(run.take(), run, False))
                     told = time.monotonic()
             self._answer(Performed(run.take(), run, True))
 
+    async def _plainly(self, work: Work, run: Run) -> Outcome:
+        """As `_perform` does it, in a third of the time; see `Threads`."""
+        if (outside := _not_called(work, run, self._down)) is not None:
+            return outside
+        record, handler = work.record, run.scope.handler
+        assert handler is not None and handler.takes_value is not None
+        try:
+            work.value = value = handler.decode(record.value, record.headers)
+        except BaseException as error:  # noqa: BLE001 - validators are the user's code
+            return _undecoded(error, run)
+        work.started = begun = time.monotonic()
+        try:
+            await handler.function(**{handler.takes_value: value})
+            return DONE
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+            return failure(error, run)
+        finally:
+            work.seconds += time.monotonic() - begun
+            work.started = None
+
     async def _perform(self, work: Work, run: Run) -> Outcome:
-        if not work.ledger.starting:
-            return Dropped()
-        if run.down or (self._down(work.scope.name) and not run.probe):
-            return Postponed()
+        if (outside := _not_called(work, run, self._down)) is not None:
+            return outside
         try:
             call = Call(work, self._hooks)
         except BaseException as error:  # noqa: BLE001 - validators are the user's code
-            run.down = isinstance(error, Outage)
-            return Failed(error, called=False)
+            return _undecoded(error, run)
         call.begin()
         try:
             return call.ended(await call.bounded())
@@ -328,6 +380,35 @@ class Call:
             context.publish(self.handler.publish_to, result, key=self.work.record.key)
         outputs = context.outputs
         return Done(outputs) if outputs else DONE
+
+
+def _is_plain(handler: Handler | None, hooks: Hooks) -> TypeGuard[Handler]:
+    """Whether a call is the decoded value, the function and nothing else."""
+    return (
+        handler is not None
+        and handler.takes_value is not None
+        and hooks == NO_HOOKS
+        and handler.timeout is None
+        and handler.expires is None
+        and handler.publish_to is None
+        and not (handler.takes_message or handler.takes_context)
+        and not (handler.given or handler.by_plugins)
+    )
+
+
+def _not_called(work: Work, run: Run, down: Down) -> Outcome | None:
+    """Why this one is not called now; None where it is."""
+    if not work.ledger.starting:
+        return Dropped()
+    if run.down or (down(work.scope.name) and not run.probe):
+        return Postponed()
+    return None
+
+
+def _undecoded(error: BaseException, run: Run) -> Failed:
+    """What an exception before the handler's call stands for."""
+    run.down = isinstance(error, Outage)
+    return Failed(error, called=False)
 
 
 def failure(error: BaseException, run: Run) -> Outcome:

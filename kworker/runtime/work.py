@@ -11,6 +11,8 @@ from ..message import AnyMessage, Message, Position, Record
 from ..stores.api import Log, Mark
 from .ledger import Ledger
 
+UNREAD = object()  # stands for a value that was not decoded
+
 LaneKey = tuple["Scope", int, bytes | None]
 
 
@@ -60,6 +62,7 @@ class Work:
         "thread",
         "timebox",
         "twins",
+        "value",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +86,8 @@ class Work:
         self.seconds = 0.0  # that its handler ran
         self.timebox: Timebox | None = None  # how long its call may take
         self.thread = 0  # that its call began on
-        self.seen_as: AnyMessage | None = None  # what the handler got
+        self.value: Any = UNREAD  # decoded, as the handler got it
+        self.seen_as: AnyMessage | None = None  # what the handler got, or would have
         self.twins: list[Work] | None = None  # the same mark, behind this one
 
     @property
@@ -124,7 +128,8 @@ class Work:
     def message(self) -> AnyMessage:
         """The message for those who are told of it; its value undecoded where no handler saw it."""
         if self.seen_as is None:
-            self.seen_as = self.message_of(self.record.value, max(1, self.calls))
+            value = self.record.value if self.value is UNREAD else self.value
+            self.seen_as = self.message_of(value, max(1, self.calls))
         return self.seen_as
 
     def message_of(self, value: Any, attempt: int) -> AnyMessage:
@@ -142,5 +147,5 @@ class Work:
             id=self.id,
             attempt=attempt,
             replay=self.replay,
-            original=self.original,
+            original=self.origin,
         )

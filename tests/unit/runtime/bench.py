@@ -238,10 +238,10 @@ class Inline(Threads):
         """Begin with the next run, its first handlers being called; what ends it."""
         run = self.waiting.popleft()
         run.active = True
-        results = [(work, self._perform(work, run)) for work in run.works[:calls]]
+        results = list(self._performed(run.works[:calls], run))
 
         def end() -> None:
-            results.extend((work, self._perform(work, run)) for work in run.works[calls:])
+            results.extend(self._performed(run.works[calls:], run))
             self.put(Performed(results, run, True))
 
         return end
