@@ -56,7 +56,7 @@ STEPS: Mapping[str, tuple[Method, ...]] = {
     "acknowledge": (Method("delivery", "answered"), Method("outbox", "answered")),
     "close": (Method("hands", "closed"), Method("loop", "_closed")),
     "commit": (Method("consumer", "commit"), Method("consumer", "commit_now")),
-    "committed": (Method("loop", "_note"),),
+    "committed": (Method("hands", "committed"),),
     "prune": (Method("store", "prune"),),
     # The end of an ownership, and of the worker.
     "revoke": (Method("loop", "revoked"),),

@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
+from typing import Any
 
 from ..clock import Clock, Deadline, Every
 from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
-from ..kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal, Trouble
+from ..kafka.api import CommitResult, Committed, Consumer, Trouble
 from ..message import Partition, Record
 from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorded, Skipped
 from ..plugins import Tell
 from ..ranges import Ranges
 from ..stores.api import Log, Store, Turn
-from .delivery.api import Delivery, Shipment
+from .delivery.api import Delivery, Hands
 from .executors import DONE, Executor, Performed
 from .gates import Gates
 from .intake import Admitted, Batch, Intake, UnknownHandler
@@ -48,7 +49,7 @@ PLACING = 0.5  # seconds that the last commit of a partition may wait for its tu
 LAST_SENT = 2.0  # seconds that a stop waits for Kafka to take what handlers' transactions published
 PRUNE = 1.0  # seconds between two steps of forgetting
 
-Answered = tuple[Shipment | Parcel, Receipt | Refusal]
+Answered = tuple[Any, Any]  # what was sent, and what Kafka said to it
 Inbox = SimpleQueue[Performed | Answered | BaseException]
 
 
@@ -88,9 +89,7 @@ class Loop:
         gates: Gates,
         lanes: Lanes,
         executor: Executor,
-        delivery: Callable[
-            [Callable[[Work, Outcome], None], Callable[[Work, float], None]], Delivery
-        ],
+        delivery: Callable[[Hands], Delivery],
         store: Store,
         outbox: Outbox,
         positions: Positions,
@@ -122,7 +121,17 @@ class Loop:
         self.quota = quota
         self.seen = seen  # what became of the cluster's topics
         self.serves = serves  # which of them are read
-        self.delivery = delivery(self._closed, self._again)
+        self.delivery = delivery(
+            Hands(
+                lanes.enter,
+                self._closed,
+                self._again,
+                timers.after,
+                self._to_commit,
+                self._committed,
+                self._begin_again,
+            )
+        )
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
         self.paused: set[Partition] = set()
@@ -130,7 +139,6 @@ class Loop:
         self.anew: set[Partition] = set()  # made anew, and no start in them yet
         self.strays: dict[Partition, Stray] = {}
         self.committed: dict[Partition, int] = {}
-        self.commits = 0  # not answered yet
         self.handled = 0
         self.skipped = 0
         self._asking = False
@@ -159,7 +167,7 @@ class Loop:
         self.outbox.turn()
         self.start()
         if due:
-            self.commit()
+            self.delivery.commit()
         if self.quota is not None:
             self.quota.look()
         self.beat()
@@ -249,7 +257,7 @@ class Loop:
 
     def _enter(self, work: Work) -> None:
         if self.quota is None or self.quota.admits(work):
-            self.lanes.enter(work)
+            self.delivery.admit(work)
 
     def _due(self, work: Work) -> None:
         if work.scope.handler is not None:
@@ -344,6 +352,7 @@ class Loop:
             return  # whoever has it now finds it recorded, if it is on this host
         if not outcome.duplicate:
             work.calls += 1
+            work.ledger.close(work.record.offset, work.record.size)
             self._closed(work, DONE)
             return
         for one in (work, *self.intake.landed(work)):
@@ -356,9 +365,7 @@ class Loop:
             self.tell("outage_started", handler=work.scope.fact, reason=reason)
 
     def _closed(self, work: Work, outcome: Outcome) -> None:
-        """A work is settled and recorded: its part of the offset is done."""
-        record = work.record
-        work.ledger.close(record.offset, record.size)
+        """A work is settled and recorded, and its part of the offset closed."""
         if self.quota is not None:
             self.quota.closed(work)
         if work.log is None:
@@ -485,13 +492,14 @@ class Loop:
             return {one: point for one, point in points.items() if one not in named}
         return {**points, **named}
 
-    def commit(self, patience: float = 0.0) -> None:
-        """Commit what is finished, without waiting for the answer; for the store so long."""
-        self._pass_markers()
-        points = self._placed(self.points(self.ledgers), patience)
-        if points:
-            self.commits += 1
-            self.consumer.commit(points, self._committed)
+    def _to_commit(
+        self, partitions: Iterable[Partition] | None, patience: float
+    ) -> dict[Partition, Committed]:
+        """What the delivery may commit; see `Hands`."""
+        if partitions is None:
+            self._pass_markers()
+            partitions = self.ledgers
+        return self._placed(self.points(partitions), patience)
 
     def _pass_markers(self) -> None:
         """An empty ledger stands where the client stands: past transaction markers."""
@@ -508,10 +516,6 @@ class Loop:
             self.ledgers[partition].reach(position if end is None else min(position, end))
 
     def _committed(self, result: CommitResult) -> None:
-        self.commits -= 1
-        self._note(result)
-
-    def _note(self, result: CommitResult) -> None:
         for partition, offset in result.stored.items():
             ledger = self.ledgers.get(partition)
             # An answer from before the log was made anew may be about a higher offset.
@@ -591,6 +595,14 @@ class Loop:
             self._asking = True
             self.timers.after(LATER, self._take_rest)
 
+    def _begin_again(self, partitions: Iterable[Partition]) -> None:
+        """Forget what was done with these, and read them from where Kafka says."""
+        held = [one for one in partitions if one in self.ledgers]
+        self._withdraw(held)
+        self._let_go(held, lost=True)
+        self.untaken.update(held)
+        self._ask_again()
+
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Going to another member: drop what has not started, wait for what runs within the
         budget, record, commit, let go."""
@@ -598,9 +610,7 @@ class Loop:
             return
         try:
             self._empty(partitions)
-            points = self._placed(self.points(partitions), patience=PLACING)
-            if points:
-                self._note(self.consumer.commit_now(points))
+            self.delivery.commit_last(partitions, PLACING)
         finally:
             self._let_go(partitions, lost=False)
 
@@ -773,7 +783,7 @@ class Loop:
         for ledger in self.ledgers.values():
             ledger.starting = False
         self.consumer.pause(self.ledgers)
-        self.lanes.drop(lambda work: True)
+        self.lanes.drop(lambda work: not work.ledger.starting)
         while (self.runs or self.delivery.pending) and not deadline.passed:
             self.consumer.poll(BATCH, 0.0)
             self.hear(self.news(BUSY))
@@ -781,15 +791,16 @@ class Loop:
             self.timers.run()
             self.delivery.record()
             if self._beat.due():
-                self.commit()
+                self.delivery.commit()
         finished = not (self.runs or self.delivery.pending)
         self._let_out(Deadline(self.clock, min(LAST_SENT, deadline.remaining)))
-        self.commit(patience=min(PLACING, deadline.remaining))
-        while self.commits and not deadline.passed:
+        self.delivery.commit(patience=min(PLACING, deadline.remaining))
+        while self.delivery.committing and not deadline.passed:
             self.consumer.poll(BATCH, 0.01)
+            self.hear(self.news(0.0))
         self.beat()
         self._count_skips(patience=min(0.5, deadline.remaining))
-        return finished and not self.commits
+        return finished and not self.delivery.committing
 
     def _let_out(self, deadline: Deadline) -> None:
         """Wait a moment for what is on its way; the next worker sends what then is left."""

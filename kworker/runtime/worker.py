@@ -29,7 +29,6 @@ from ..kafka import Kafka
 from ..kafka.api import Admin, Consumer, Producer
 from ..message import Partition
 from ..offsets import Position
-from ..outcome import Outcome
 from ..plugins import Plugins
 from ..resources import give
 from ..settings import UNIQUE, Configuration, Settings
@@ -50,7 +49,6 @@ from .timers import Timers
 from .transactions import Transactions
 from .unique import Alone, group_of
 from .watch import Seen, Watch
-from .work import Work
 
 log = logging.getLogger("kworker.worker")
 
@@ -345,14 +343,13 @@ class Worker:
                 lambda answer: inbox.put((shipment, answer)),
             )
 
-        def delivery(
-            closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
-        ) -> Delivery:
+        def delivery(hands: Hands) -> Delivery:
             mode = AtLeastOnce(
                 store=store,
                 topics=names,
                 send=send,
-                hands=arm("hands", Hands(closed, again, timers.after)),
+                consumer=consumer,
+                hands=arm("hands", hands),
                 tell=tell,
                 wall=clock.wall,
                 reference_when_too_large=values["on_oversized_copy"] == "reference",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from ...kafka.api import Receipt, Refusal
-from ...message import Headers
+from ...kafka.api import CommitResult, Committed
+from ...message import Headers, Partition
 from ...outcome import Outcome
 from ..ledger import Ledger
 from ..work import Work
@@ -17,13 +17,21 @@ from ..work import Work
 class Hands:
     """What a delivery mode asks of the loop, each a call on the loop's thread.
 
-    `closed`: this work is settled and recorded. `again`: call its handler again after that
-    many seconds. `later`: call a function after that many seconds.
+    `enter`: let this work wait for its turn in its lane. `closed`: this work is settled and
+    recorded, and its part of its offset closed. `again`: call its handler again after that many
+    seconds. `later`: call a function after that many seconds. `points`: what may be committed
+    and is not yet, of these partitions or (None) of all; it may wait so many seconds for the
+    store. `committed`: what became of a commit. `begin_again`: what became of these partitions'
+    messages is not known; read them from where Kafka says.
     """
 
+    enter: Callable[[Work], None]
     closed: Callable[[Work, Outcome], None]
     again: Callable[[Work, float], None]
     later: Callable[[float, Callable[[], None]], None]
+    points: Callable[[Iterable[Partition] | None, float], dict[Partition, Committed]]
+    committed: Callable[[CommitResult], None]
+    begin_again: Callable[[Iterable[Partition]], None]
 
 
 class Shipment:
@@ -45,6 +53,9 @@ class Shipment:
 class Delivery(Protocol):
     """Carries out what became of messages. Only the loop's thread touches it."""
 
+    def admit(self, work: Work) -> None:
+        """This work may go to its handler, as far as others are concerned."""
+
     def settle(self, work: Work, outcome: Outcome) -> None:
         """A handler has ended so."""
 
@@ -54,16 +65,28 @@ class Delivery(Protocol):
     def resume(self, work: Work, decided: str) -> None:
         """Carry out what was decided about this work before a crash."""
 
-    def answered(self, shipment: Shipment, answer: Receipt | Refusal) -> None:
-        """Kafka's answer to one shipment."""
+    def answered(self, sent: Any, answer: Any) -> None:
+        """The answer to something that this delivery has sent."""
 
     def record(self, patience: float = 0.0) -> None:
         """Make this turn's ends durable, then close what is settled. What could not be
         recorded, because another process has its turn, waits for the next call."""
 
+    def commit(self, patience: float = 0.0) -> None:
+        """Tell Kafka up to where everything is done, without waiting for its answer; wait so
+        many seconds for the store."""
+
+    def commit_last(self, partitions: Iterable[Partition], patience: float) -> None:
+        """The last commit of partitions that move away once this returns; waits for the
+        answer."""
+
     @property
     def pending(self) -> int:
         """Works that have ended and are not closed yet."""
+
+    @property
+    def committing(self) -> bool:
+        """Whether Kafka has not yet answered a commit."""
 
     def holds(self, ledgers: set[Ledger]) -> bool:
         """Whether works of these ledgers have ended and are not closed yet."""

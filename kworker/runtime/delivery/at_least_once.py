@@ -12,11 +12,11 @@ The order of steps, and why no crash between any two of them loses a message:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ... import headers as names
 from ...errors import PublishRejected
-from ...kafka.api import Receipt, Refusal
+from ...kafka.api import CommitResult, Consumer, Receipt, Refusal
 from ...message import Partition
 from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, RetryLater, SendOn, Skipped, TryAgain
 from ...plugins import Tell
@@ -65,6 +65,7 @@ class AtLeastOnce:
         store: Store,
         topics: GroupTopics,
         send: Send,
+        consumer: Consumer,
         hands: Hands,
         tell: Tell,
         wall: Callable[[], float],
@@ -74,7 +75,9 @@ class AtLeastOnce:
         self._store = store
         self._topics = topics
         self._send = send
+        self._consumer = consumer
         self._hands = hands
+        self._commits = 0  # not answered yet
         self._tell = tell
         self._wall = wall
         self._reference = reference_when_too_large
@@ -101,6 +104,13 @@ class AtLeastOnce:
             work.ledger in ledgers and sending.shipment is not None
             for work, sending in self._copies.items()
         )
+
+    @property
+    def committing(self) -> bool:
+        return self._commits > 0
+
+    def admit(self, work: Work) -> None:
+        self._hands.enter(work)
 
     # --- settle --------------------------------------------------------------------------
 
@@ -190,15 +200,15 @@ class AtLeastOnce:
         if self._watching:
             self._hands.later(OVERDUE, self._watch)
 
-    def answered(self, shipment: Shipment, answer: Receipt | Refusal) -> None:
+    def answered(self, sent: Shipment, answer: Receipt | Refusal) -> None:
         # An answer that nobody waits for belongs to a call that has failed meanwhile, or to a
         # partition that has gone.
-        work = shipment.work
+        work = sent.work
         sending = self._copies.get(work)
-        if sending is not None and sending.shipment is shipment:
-            self._copy_answered(work, sending, shipment, answer)
-        elif shipment in self._outputs.get(work, ()):
-            self._output_answered(work, shipment, answer)
+        if sending is not None and sending.shipment is sent:
+            self._copy_answered(work, sending, sent, answer)
+        elif sent in self._outputs.get(work, ()):
+            self._output_answered(work, sent, answer)
 
     def _output_answered(self, work: Work, shipment: Shipment, answer: Receipt | Refusal) -> None:
         if isinstance(answer, Receipt):
@@ -272,7 +282,7 @@ class AtLeastOnce:
         self._tell("partition_stuck", partition=shipment.work.ledger.partition, reason=reason)
         self._hands.later(pause, then)
 
-    # --- record, close -------------------------------------------------------------------
+    # --- record, close, commit -----------------------------------------------------------
 
     def record(self, patience: float = 0.0) -> None:
         self._forget_foreign()
@@ -290,7 +300,26 @@ class AtLeastOnce:
             work.noted = True
             self._hands.again(work, delay)
         for work, outcome in settled:
+            self._close(work)
             self._hands.closed(work, outcome)
+
+    def _close(self, work: Work) -> None:
+        work.ledger.close(work.record.offset, work.record.size)
+
+    def commit(self, patience: float = 0.0) -> None:
+        points = self._hands.points(None, patience)
+        if points:
+            self._commits += 1
+            self._consumer.commit(points, self._committed)
+
+    def commit_last(self, partitions: Iterable[Partition], patience: float) -> None:
+        points = self._hands.points(partitions, patience)
+        if points:
+            self._hands.committed(self._consumer.commit_now(points))
+
+    def _committed(self, result: CommitResult) -> None:
+        self._commits -= 1
+        self._hands.committed(result)
 
     def _forget_foreign(self) -> None:
         """Drop what belongs to partitions that are no longer ours: their new owner decides."""

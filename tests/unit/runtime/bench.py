@@ -36,7 +36,6 @@ from kworker.runtime.outbox import Outbox, Parcel
 from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.timers import Timers
 from kworker.runtime.transactions import Transactions
-from kworker.runtime.work import Work
 from kworker.stores import Store, open_lender, open_store
 from kworker.topics import GroupTopics
 
@@ -355,14 +354,13 @@ class Bench:
                 others=self.executor,
             )
 
-        def delivery(
-            closed: Callable[[Work, Outcome], None], again: Callable[[Work, float], None]
-        ) -> AtLeastOnce:
+        def delivery(hands: Hands) -> AtLeastOnce:
             return AtLeastOnce(
                 store=kept,
                 topics=TOPICS,
                 send=self._send,
-                hands=Hands(closed, again, timers.after),
+                consumer=self.consumer,
+                hands=hands,
                 tell=tell,
                 wall=clock.wall,
                 reference_when_too_large=reference,
