@@ -6,6 +6,7 @@ import re
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_UNIT = re.compile(r"\d+(?:\.\d+)?\s*((?!(?:ms|[dhms])\b)[a-zA-Zµ]+)")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h|d))?")
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -28,6 +29,8 @@ def seconds(value: str | float) -> float:
         return seconds(float(text))
     except ValueError:
         pass
+    if unit := _UNIT.fullmatch(text):
+        raise ValueError(f"{value!r} has the unit {unit[1]!r}, which is none of d, h, m, s and ms")
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{value!r} is not a duration; write it as 5s, 1m, 250ms or 2h")
@@ -65,6 +68,10 @@ def size(value: str | int) -> int:
             raise ValueError(f"{value!r} is not a size: it must be 0 or more")
         return value
     match = _SIZE.fullmatch(str(value).strip())
-    if match is None or match[2].lower() not in _SIZES:
+    if match is not None and match[2].lower() not in _SIZES:
+        raise ValueError(
+            f"{value!r} has the unit {match[2]!r}, which is none of B, kB, MB, GB, KiB, MiB and GiB"
+        )
+    if match is None:
         raise ValueError(f"{value!r} is not a size; write it as 500kB, 32MiB or plain bytes")
     return int(float(match[1]) * _SIZES[match[2].lower()])

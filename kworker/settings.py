@@ -6,6 +6,7 @@ their help and the errors about them all grow from `Settings`.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 import re
@@ -76,6 +77,8 @@ def _show_size(value: int) -> str:
 
 
 def _start(value: Any) -> str:
+    if isinstance(value, datetime.date):  # as TOML has them; a date begins at midnight
+        return value.isoformat()
     if value not in ("earliest", "latest"):
         try:
             offsets.moment(value if isinstance(value, str) else "", 0.0)
@@ -379,6 +382,7 @@ def _from_flags(flags: Mapping[str, Any], properties: Iterable[str]) -> _Source:
 
 _PREFIX = "KWORKER_"
 _PROPERTY = "KWORKER_KAFKA__"
+_IN_FILE = "_file"  # at the end of a property's variable: what it names holds the value
 _NOT_SETTINGS = (
     "KWORKER_TEST", "KWORKER_FAILPOINT", "KWORKER_BROKER_", "KWORKER_REQUIRE_",
     "KWORKER_WITHOUT_PLUGINS",
@@ -399,7 +403,16 @@ def _from_environ(environ: Mapping[str, str], warnings: list[str]) -> _Source:
                 scope, name = consumer, name.removeprefix("consumer__")
             elif name.startswith("producer__"):
                 scope, name = producer, name.removeprefix("producer__")
-            scope[name.replace("_", ".")] = _Given(environ[variable], variable)
+            if name.endswith(_IN_FILE):
+                name = name.removesuffix(_IN_FILE)
+                if variable.removesuffix(_IN_FILE.upper()) in environ:
+                    raise SettingsError(
+                        f"{variable} and {variable.removesuffix(_IN_FILE.upper())} say the same "
+                        "property twice; leave one out"
+                    )
+                scope[_dotted(name)] = _Given(_content(variable, environ[variable]), variable)
+            else:
+                scope[_dotted(name)] = _Given(environ[variable], variable)
         elif variable in by_variable:
             one = by_variable[variable]
             values[one.name] = _Given(_parse(one, environ[variable], variable), variable)
@@ -407,6 +420,23 @@ def _from_environ(environ: Mapping[str, str], warnings: list[str]) -> _Source:
             guess = _guess(variable, by_variable)
             warnings.append(f"the variable {variable} is no setting and is ignored{guess}")
     return _Source(values, scopes)
+
+
+def _dotted(name: str) -> str:
+    return name.replace("_", ".")
+
+
+def _content(variable: str, path: str) -> str:
+    """What stands in a file that a variable names, without the newline that editors add."""
+    try:
+        return Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as error:
+        # Not the file's content, and not the path: it may be the secret itself.
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SettingsError(
+            f"{variable}: the file that it names cannot be read: {why}; give the path of a file "
+            "that holds the value alone"
+        ) from None
 
 
 def _from_files(folder: Path) -> Iterator[_Source]:
