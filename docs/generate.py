@@ -32,8 +32,10 @@ TAIL = """
 
 What librdkafka calls by a dotted name is passed on as it is, for all clients (`[kafka]`), for
 consumers (`[kafka.consumer]`) or for producers (`[kafka.producer]`) in `kworker.toml`, for all by
-`-X sasl.username=shop`, and from the environment by `KWORKER_KAFKA__SASL_USERNAME`. Properties that
-would break a promise (`enable.auto.commit`, `group.id`, …) are refused, with the reason.
+`-X sasl.username=shop`, and from the environment by `KWORKER_KAFKA__SASL_USERNAME`; a variable that
+ends with `_FILE` (`KWORKER_KAFKA__SASL_PASSWORD_FILE`) names a file that holds the value. What is
+secret by its name is never printed. Properties that would break a promise (`enable.auto.commit`,
+`group.id`, …) are refused, with the reason; Java's names are answered with librdkafka's.
 """
 
 

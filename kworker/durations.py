@@ -30,7 +30,9 @@ def seconds(value: str | float) -> float:
     except ValueError:
         pass
     if unit := _UNIT.fullmatch(text):
-        raise ValueError(f"{value!r} has the unit {unit[1]!r}, which is none of d, h, m, s and ms")
+        raise ValueError(
+            f"{value!r} is not a duration: {unit[1]!r} is none of its units d, h, m, s and ms"
+        )
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{value!r} is not a duration; write it as 5s, 1m, 250ms or 2h")
@@ -70,7 +72,8 @@ def size(value: str | int) -> int:
     match = _SIZE.fullmatch(str(value).strip())
     if match is not None and match[2].lower() not in _SIZES:
         raise ValueError(
-            f"{value!r} has the unit {match[2]!r}, which is none of B, kB, MB, GB, KiB, MiB and GiB"
+            f"{value!r} is not a size: {match[2]!r} is none of its units B, kB, MB, GB, KiB, MiB "
+            "and GiB"
         )
     if match is None:
         raise ValueError(f"{value!r} is not a size; write it as 500kB, 32MiB or plain bytes")

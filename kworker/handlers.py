@@ -42,6 +42,7 @@ class HandlerOptions(TypedDict, total=False):
     expires: str | float | None
     publish_to: str | None
     aliases: Sequence[str]
+    codec: codec.Foreign | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +190,8 @@ def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Call
     module.qualname), `retry`, `order` ("key", "partition" or "none"), `concurrency` (a cap
     within the worker's), `dedup` (message to id), `trust_ids` (False: positions only),
     `timeout` of a call, `expires` (older messages are dead-lettered), `publish_to` (a topic
-    for what it returns) and `aliases` (its former names).
+    for what it returns), `aliases` (its former names) and `codec` (a function of a message's
+    bytes and headers that makes its value, in place of what the annotation would mean).
     Raises HandlerError for what is no function and for an unknown option; all else is
     checked when a worker starts.
     """
@@ -327,7 +329,7 @@ def _compile(
         dedup=_dedup(options.get("dedup")),
         trust_ids=_trust_ids(options.get("trust_ids", True)),
         where=where,
-        decode=_decoder(wanted, plugins) if value or messages else _undecoded,
+        decode=_decode(wanted, options.get("codec"), plugins, asked=bool(value or messages)),
         timeout=_duration("timeout", options.get("timeout")),
         expires=_duration("expires", options.get("expires")),
         publish_to=_publish_to(options.get("publish_to")),
@@ -562,6 +564,28 @@ def _without_none(annotation: Any) -> Any:
         if len(others) == 1:
             return others[0]
     return annotation
+
+
+def _decode(annotation: Any, own: Any, plugins: Plugins, *, asked: bool) -> codec.Decoder:
+    """How its messages are decoded; `asked`: whether it looks at their values at all."""
+    if own is None:
+        return _decoder(annotation, plugins) if asked else _undecoded
+    if not asked:
+        raise Refused("has a codec= and takes no value: leave it out, or take the payload")
+    if not callable(own):
+        raise Refused(f"has codec={own!r:.80}: {_A_CODEC}")
+    if inspect.iscoroutinefunction(own):
+        raise Refused(f"has codec={own.__qualname__}, which is async: {_A_CODEC}")
+    try:
+        inspect.signature(own).bind(b"", ())
+    except TypeError as error:
+        raise Refused(f"has codec={own!r:.80}, which cannot be called so: {_A_CODEC}") from error
+    except ValueError:
+        pass  # written in C, and does not say what it takes
+    return codec.decoder_of(own, annotation)
+
+
+_A_CODEC = "give a function of a message's bytes and headers, as lambda raw, headers: loads(raw)"
 
 
 def _decoder(annotation: Any, plugins: Plugins) -> codec.Decoder:

@@ -26,9 +26,11 @@ from .pydantic import named
 
 __all__ = [
     "Decoder",
+    "Foreign",
     "HeadersGiven",
     "check_headers",
     "decoder",
+    "decoder_of",
     "encode",
     "encode_key",
     "named",
@@ -56,8 +58,7 @@ def decoder(
     annotation that cannot be decoded.
     """
     plain = _plain(annotation)
-    admits_none = any(_plain(one) in (None, type(None), Any, object) for one in _members(plain))
-    name = named(annotation)
+    admits_none, name = _admits_none(plain), named(annotation)
     foreign = _foreign(plain, provide) if provide is not None else None
     if foreign is not None:
         return _decoded_by(foreign, name, admits_none)
@@ -76,6 +77,17 @@ def decoder(
         return read(raw)
 
     return decode if admits_none else decode_value
+
+
+def decoder_of(foreign: Foreign, annotation: Any = UNSAID) -> Decoder:
+    """The same with a codec that was chosen for it: the annotation only says whether it admits
+    a tombstone."""
+    name = "value" if annotation is UNSAID else named(annotation)
+    return _decoded_by(foreign, name, _admits_none(_plain(annotation)))
+
+
+def _admits_none(plain: Any) -> bool:
+    return any(_plain(one) in (None, type(None), Any, object) for one in _members(plain))
 
 
 def _tombstone(name: str) -> str:

@@ -524,7 +524,7 @@ def test_typed_options_are_all_that_the_decorator_takes():
     hints = typing.get_type_hints(HandlerOptions)
 
     said = {"name", "retry", "order", "concurrency", "dedup", "trust_ids"}
-    assert set(hints) == said | {"timeout", "expires", "publish_to", "aliases"}
+    assert set(hints) == said | {"timeout", "expires", "publish_to", "aliases", "codec"}
 
 
 def test_a_wrapper_that_says_it_wraps_what_is_no_function_is_placed_by_itself():
@@ -570,3 +570,66 @@ def test_a_former_name_leads_to_the_handler_and_belongs_to_one_alone() -> None:
 
     with pytest.raises(HandlerError, match="'old'"):
         app.register()
+
+
+def shout(raw: bytes, headers: Any) -> str:
+    return f"{raw.decode().upper()} {dict(headers).get('mood', b'').decode()}".strip()
+
+
+def test_a_codec_of_its_own_makes_a_handlers_values_whatever_the_annotation():
+    @handler("words", codec=shout)
+    def annotated(word: Order) -> None: ...
+
+    @handler("words", codec=shout)
+    def plain(word) -> None: ...
+
+    @handler("words", codec=shout)
+    def whole(message: Message[str]) -> None: ...
+
+    for function in (annotated, plain, whole):
+        assert compiled(function).decode(b"hello", (("mood", b"glad"),)) == "HELLO glad"
+
+
+def test_a_tombstone_is_no_codecs_business():
+    @handler("words", codec=shout)
+    def strict(word: str) -> None: ...
+
+    @handler("words", codec=shout)
+    def lax(word: str | None) -> None: ...
+
+    assert compiled(lax).decode(None, ()) is None
+    with pytest.raises(Undecodable, match="tombstone"):
+        compiled(strict).decode(None, ())
+
+
+def test_what_a_codec_raises_makes_the_message_undecodable_and_tells_nothing_of_it():
+    @handler("words", codec=shout)
+    def charge(word: str) -> None: ...
+
+    with pytest.raises(Undecodable) as undecodable:
+        compiled(charge).decode(b"\xffs3cret", ())
+
+    assert "its codec raised UnicodeDecodeError" in str(undecodable.value)
+    assert "s3cret" not in str(undecodable.value)
+
+
+async def later(raw: bytes, headers: Any) -> str:
+    return ""
+
+
+@pytest.mark.parametrize("wrong", ["avro", later, lambda raw: raw, lambda: None])
+def test_a_codec_that_cannot_be_one_is_refused_with_its_place(wrong):
+    @handler("words", codec=wrong)
+    def charge(word: str) -> None: ...
+
+    told = refusal(charge)
+
+    assert "test_handlers.py:" in told
+    assert "give a function of a message's bytes and headers" in told
+
+
+def test_a_codec_for_no_value_is_refused():
+    @handler("words", codec=shout)
+    def charge(ctx: Context) -> None: ...
+
+    assert "takes no value" in refusal(charge)

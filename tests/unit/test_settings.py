@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kworker import settings
+from kworker import offsets, settings
 from kworker.errors import SettingsError
 
 
@@ -299,3 +299,65 @@ def test_the_folder_may_be_given_as_text(tmp_path: Path):
     configuration = load(str(tmp_path))
 
     assert configuration.values["concurrency"] == 9
+
+
+def test_a_point_in_time_may_be_written_as_toml_has_it(tmp_path):
+    for written in ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00", "2026-01-31"):
+        (tmp_path / "kworker.toml").write_text(f"start_from = {written}\n")
+
+        found = load(tmp_path).values["start_from"]
+
+        assert offsets.moment(found, 0.0) == offsets.moment(written, 0.0)
+
+
+def test_a_secret_may_stand_in_a_file_that_a_variable_names(tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("hunter2 \n")
+
+    configuration = load(
+        tmp_path,
+        environ={
+            "KWORKER_KAFKA__SASL_PASSWORD_FILE": str(secret),
+            "KWORKER_KAFKA__CONSUMER__SSL_KEY_PASSWORD_FILE": str(secret),
+        },
+    )
+
+    assert dict(configuration.kafka) == {"sasl.password": "hunter2 "}
+    assert dict(configuration.kafka_consumer) == {"ssl.key.password": "hunter2 "}
+    assert configuration.origins["kafka.sasl.password"] == "KWORKER_KAFKA__SASL_PASSWORD_FILE"
+    assert configuration.warnings == ()
+    assert "hunter2" not in repr(configuration)
+
+
+def test_a_file_of_a_secret_that_cannot_be_read_is_refused_and_nothing_of_it_is_told(tmp_path):
+    variable = "KWORKER_KAFKA__SASL_PASSWORD_FILE"
+    (tmp_path / "bytes").write_bytes(b"hunter2\xff")
+
+    for path in ("hunter2", str(tmp_path), str(tmp_path / "bytes")):
+        told = refusal(tmp_path, environ={variable: path})
+
+        assert told.startswith(f"{variable}: the file that it names cannot be read: ")
+        assert "hunter2" not in told
+    twice = {variable: "x", "KWORKER_KAFKA__SASL_PASSWORD": "hunter2"}
+    assert "say the same property twice" in refusal(tmp_path, environ=twice)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            'commit_every = "5sec"',
+            "'5sec' is not a duration: 'sec' is none of its units d, h, m, s and ms",
+        ),
+        ('commit_every = "2 weeks"', "'weeks' is none of its units"),
+        ('commit_every = "5M"', "'M' is none of its units"),
+        ('max_in_flight_bytes = "3 megs"', "'megs' is none of its units B, kB"),
+    ],
+)
+def test_a_wrong_unit_is_named_with_its_file_and_line(tmp_path, content, expected):
+    (tmp_path / "kworker.toml").write_text(f"concurrency = 2\n{content}\n")
+
+    told = refusal(tmp_path)
+
+    assert told.startswith(f"{content.split()[0]} in kworker.toml:2: ")
+    assert expected in told
