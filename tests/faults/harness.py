@@ -2,6 +2,21 @@
 
 Nothing here imports kworker: workers are processes started with `python -m kworker run`, and
 everything else is read from Kafka with a plain client.
+
+How a scenario is written, as a test whose name is a sentence:
+
+1. `lab.env["TOPIC"] = source = topic("name", partitions=4)`, and a `Truth` that sends to it.
+2. Workers by `lab.start(app, …)` (until told) or `lab.run(app, …, "--drain")` (until done), apps
+   from `apps/`. An app with `plugins=[Witness()]` has its invariants replayed at every instant.
+3. Faults: `lab.kill(worker)`, or whatever else, told by `lab.fault("broker killed")`. What is
+   left to chance is drawn from `random.Random(seed())`.
+4. `lab.run(app, "--drain")` or `lab.wait_for_lag_0([source], seconds)`, then
+   `lab.verdict(sent, handlers=[…]).problems == []`: lost, repeated and by which kill excused, out
+   of order, committed too far or back, dead letters unlike their message.
+
+The verdict is the scenario's row in the table at the end of a run (`lab.row`; set `lab.mode`
+for another delivery mode, fill in `lab.row` where another judge counts). A short pass runs
+with `make test`; what `FULL` asks for, with `make faults`, which also publishes the table.
 """
 
 from __future__ import annotations
@@ -14,9 +29,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +47,8 @@ from confluent_kafka import (
 )
 
 from .oracle import Commit, Copy, Effect, Kill, Place, Sent, Verdict, judge, read_effects
+from .replay import Event, committed_too_far, read_events, went_back
+from .table import Row
 
 # Its classes are not exported in a way that type checkers accept.
 classes: Any = confluent_kafka.admin
@@ -40,13 +58,27 @@ APPS = Path(__file__).parent / "apps"
 FULL = os.environ.get("KWORKER_FAULTS") == "full"
 """Whether the long forms of the tests are wanted (`make faults`)."""
 
+PLACE = ("topic", "partition", "offset")
+LETTER = (
+    "kworker-message-id", "kworker-handler", "kworker-hop", "kworker-attempt",
+    *(f"kworker-original-{name}" for name in PLACE), "kworker-original-group",
+    "kworker-first-failed-at", "kworker-error-type", "kworker-error-message",
+    "kworker-error-stacktrace", "kworker-error-fingerprint", "kworker-disposition",
+)  # fmt: skip
+"""What every dead letter says."""
+
 QUICK_MEMBER = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500")
 """So that the group notices a killed member within three seconds."""
 
 
+drawn: list[int] = []
+"""The seed of the test that runs."""
+
+
 def seed() -> int:
-    """The seed of this run: the given one, or a new one, printed either way."""
+    """The seed of this test: the given one, or a new one, printed either way."""
     chosen = int(os.environ.get("KWORKER_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    drawn[:] = [chosen]
     print(f"seed {chosen} (KWORKER_FAULTS_SEED={chosen} runs the same schedule)")
     return chosen
 
@@ -132,12 +164,18 @@ class Lab:
         self.group = group
         self.folder = folder
         self.effects_log = folder / "effects.log"
+        self.events_log = folder / "events.log"
         self.db = folder / "store.db"
         self.env: dict[str, str] = {}
         self.apps = APPS
         self.processes: list[Process] = []
         self.kills: list[Kill] = []
         self.commits: list[Commit] = []
+        self.mode = "at_least_once"
+        self.row: Row | None = None
+        self._faults: Counter[str] = Counter()
+        self._last_fault: float | None = None
+        self._all_done: float | None = None
         self._watcher: Consumer | None = None
         self._admin: Any = None
 
@@ -153,6 +191,7 @@ class Lab:
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "EFFECTS": str(self.effects_log),
+            "EVENTS": str(self.events_log),
             **self.env,
             **(env or {}),
         }
@@ -189,7 +228,9 @@ class Lab:
     ) -> Finished:
         """A worker that ends by itself (`--drain`, or because it refuses to start)."""
         create = ("--create-topics", "missing") if topics else ()
-        return self.command(*self.run_arguments(target, *create, *more), timeout=timeout, env=env)
+        ended = self.command(*self.run_arguments(target, *create, *more), timeout=timeout, env=env)
+        self._all_done = time.monotonic()
+        return ended
 
     def start(
         self, target: str, *more: str, env: Mapping[str, str] | None = None, topics: bool = True
@@ -211,6 +252,11 @@ class Lab:
         self.kills.append(kill)
         return kill
 
+    def fault(self, what: str) -> None:
+        """Count something that was done to the worker, other than a kill, for the table."""
+        self._faults[what] += 1
+        self._last_fault = time.monotonic()
+
     def dlq(self, target: str, *arguments: str, timeout: float = 60) -> Finished:
         """`kworker dlq …` for this lab's group and cluster."""
         action, *rest = arguments
@@ -223,6 +269,10 @@ class Lab:
 
     def effects(self) -> list[Effect]:
         return read_effects(self.effects_log)
+
+    def events(self) -> list[Event]:
+        """What workers were told, where their app has a `Witness`."""
+        return read_events(self.events_log)
 
     def lines(self) -> int:
         """How many phases handlers have logged: cheap, for waiting on progress."""
@@ -281,19 +331,71 @@ class Lab:
         return found
 
     def verdict(self, sent: Sequence[Sent], *, handlers: Sequence[str], **more: Any) -> Verdict:
-        """Judge, print the line, and hand back the counts."""
+        """Judge, print the line, fill in the row, and hand back the counts."""
+        retries, dead_letters, events = self.retries(), self.dead_letters(), self.events()
         verdict = judge(
             sent,
             self.effects(),
             kills=self.kills,
-            retries=self.retries(),
-            dead_letters=self.dead_letters(),
+            retries=retries,
+            dead_letters=dead_letters,
             commits=self.commits,
             handlers=handlers,
             **more,
         )
+        every = [*retries, *dead_letters]
+        verdict = replace(
+            verdict,
+            too_far=committed_too_far(
+                events, sent, every, handlers, time.time() - time.monotonic()
+            ),
+            went_back=went_back(events),
+            unfaithful=self.unfaithful_letters(),
+        )
         print(verdict)
+        self.row = self.row_of(
+            messages=verdict.acked,
+            lost=len(verdict.lost),
+            again=len(verdict.repeated),
+            bound=verdict.bound,
+            disorder=len(verdict.out_of_order) + len(verdict.overlapping),
+        )
         return verdict
+
+    def row_of(self, **counts: int) -> Row:
+        """A row of the table with the faults so far and the seconds since the last of them."""
+        faults = Counter(self._faults)
+        if self.kills:
+            faults["kill -9"] += len(self.kills)
+        last = max(
+            filter(None, [self._last_fault, *(kill.at for kill in self.kills)]), default=None
+        )
+        done = self._all_done
+        recovered = done - last if last is not None and done is not None and done > last else None
+        return Row(mode=self.mode, faults=dict(faults), recovered=recovered, **counts)
+
+    def unfaithful_letters(self) -> list[str]:
+        """Dead letters that lack a header of ours, or whose bytes are not their original's."""
+        found = []
+        originals: dict[Place, Message] = {}
+        for record in dump(self.bootstrap, self.dlq_topic):
+            ours = headers_of(record)
+            if "kworker-dlq-event" in ours:
+                continue
+            where = "/".join(map(str, place_of(record)))
+            if missing := [name for name in LETTER if name not in ours]:
+                found.append(f"{where} lacks {', '.join(missing)}")
+                continue
+            topic, partition, offset = (ours[f"kworker-original-{name}"] for name in PLACE)
+            place = (topic, int(partition), int(offset))
+            if not any(one[0] == topic for one in originals):
+                originals |= {place_of(one): one for one in dump(self.bootstrap, topic)}
+            original = originals.get(place)
+            if original is None:
+                found.append(f"{where} names {place}, where nothing is")
+            elif (original.key(), original.value()) != (record.key(), record.value()):
+                found.append(f"{where} is not what stands at {place}")
+        return found
 
     # ---- Kafka
 
@@ -363,6 +465,7 @@ class Lab:
     def wait_for_lag_0(self, topics: Sequence[str], seconds: float) -> None:
         """Wait until everything is committed, and nothing new appeared while asking."""
         until(lambda: self.settled(topics), seconds, f"lag 0 of {self.group}")
+        self._all_done = time.monotonic()
 
     def settled(self, topics: Iterable[str]) -> bool:
         """Whether the lag is 0; a cluster that cannot answer now does not say so."""

@@ -156,6 +156,9 @@ class Verdict:
     unhandled_hops: Sequence[str]
     early_commits: Sequence[str]
     foreign: Sequence[str] = field(default=())
+    too_far: Sequence[str] = field(default=())  # I5, at every instant: see replay.py
+    went_back: Sequence[str] = field(default=())  # I6
+    unfaithful: Sequence[str] = field(default=())  # I9: dead letters that are not what was sent
 
     @property
     def unexcused(self) -> list[Repeat]:
@@ -181,6 +184,9 @@ class Verdict:
         complain("a copy in a retry topic that was never handled", self.unhandled_hops)
         complain("committed past an unfinished message", self.early_commits)
         complain("handled although never sent", self.foreign)
+        complain("committed past what was not recorded yet", self.too_far)
+        complain("committed less than before", self.went_back)
+        complain("dead letters unlike their message", self.unfaithful)
         return found
 
     def __str__(self) -> str:
@@ -194,7 +200,7 @@ class Verdict:
             f"dead-lettered {self.dead_lettered} ({self.dead_letter_copies} copies), "
             f"retried {self.retries} ({self.retry_copies} copies), "
             f"handled and dead-lettered {len(self.twice_settled)}, "
-            f"committed too far {len(self.early_commits)}"
+            f"committed too far {len(self.early_commits) + len(self.too_far)}"
         )
 
 

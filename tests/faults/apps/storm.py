@@ -12,10 +12,11 @@ from typing import Any
 
 import tenacity
 from effects import effect
+from witness import Witness
 
 from kworker import App, Message, Reject, Retry, Skip
 
-app = App("storm")
+app = App("storm", plugins=[Witness()])
 
 PACE = int(os.environ.get("PACE", "40"))
 RETRY = Retry(
