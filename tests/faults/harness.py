@@ -170,6 +170,7 @@ class Lab:
         self.apps = APPS
         self.processes: list[Process] = []
         self.kills: list[Kill] = []
+        self._deaths: list[Kill] = []  # when it ended by itself: seen a little later
         self.commits: list[Commit] = []
         self.mode = "at_least_once"
         self.row: Row | None = None
@@ -251,6 +252,15 @@ class Lab:
         kill = process.kill()
         self.kills.append(kill)
         return kill
+
+    def crash(self, target: str, failpoint: str, *more: str, seconds: float = 30) -> None:
+        """A worker that ends itself at a failpoint, as by kill -9; remembered for the verdict."""
+        env = {"KWORKER_TESTING": "1", "KWORKER_FAILPOINT": failpoint}
+        worker = self.start(target, *more, env=env)
+        code = worker.wait(seconds)
+        self._deaths.append(Kill(worker.pid, time.monotonic()))
+        self.fault(f"exit {failpoint}")
+        assert code == 137, f"it ended with {code}, not at {failpoint}"
 
     def fault(self, what: str) -> None:
         """Count something that was done to the worker, other than a kill, for the table."""
@@ -336,7 +346,7 @@ class Lab:
         verdict = judge(
             sent,
             self.effects(),
-            kills=self.kills,
+            kills=[*self.kills, *self._deaths],
             retries=retries,
             dead_letters=dead_letters,
             commits=self.commits,
