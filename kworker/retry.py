@@ -114,9 +114,11 @@ def decide(
         return GiveUp("rejected")
     if hop == 0 and calls < policy.attempts:
         return TryAgain(policy.pause_before(calls + 1, error))
-    following = _following(policy.delays, hop, arrived_through)
-    if following is None or calls >= policy.calls:
+    if calls >= policy.calls:
         return GiveUp("retries_exhausted")
+    following = _following(policy.delays, hop, arrived_through)
+    if following is None:
+        return SendOn(None, policy.pause_before(calls + 1, error))
     return SendOn(following, following)
 
 
@@ -128,15 +130,19 @@ def _through(delay: float, delays: tuple[float, ...]) -> float | None:
 
 def _following(delays: tuple[float, ...], hop: int, arrived_through: float | None) -> float | None:
     """The delay after the one a message came through: in the declared order where it still
-    stands in its place, else the next longer one."""
+    stands in its place, else the next longer one; the longest where none is longer and calls
+    are left, as after RetryLater. None where there are no retry topics."""
+    if not delays:
+        return None
     if arrived_through is None:
-        return delays[0] if delays else None
-    if 0 < hop <= len(delays) and delays[hop - 1] == arrived_through:
-        return delays[hop] if hop < len(delays) else None
+        return delays[0]
+    longest = max(delays)
+    if 0 < hop < len(delays) and delays[hop - 1] == arrived_through:
+        return delays[hop]
     if arrived_through in delays:
         place = delays.index(arrived_through) + 1
-        return delays[place] if place < len(delays) else None
-    return min((delay for delay in delays if delay > arrived_through), default=None)
+        return delays[place] if place < len(delays) else longest
+    return min((delay for delay in delays if delay > arrived_through), default=longest)
 
 
 def _types(

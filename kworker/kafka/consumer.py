@@ -98,6 +98,7 @@ class GroupConsumer:
         self._revoked_meanwhile: set[Partition] = set()
         self._epochs: dict[Partition, tuple[int, int]] = {}
         self._disturbed = False  # a rebalance pauses and resumes everything in the client
+        self._astray = False  # the client stands behind messages that it has destroyed
         self._raised: BaseException | None = None
         self._fatal: str | None = None
         self._unanswered: dict[frozenset[tuple[str, int, int]], deque[Answered]] = {}
@@ -166,6 +167,7 @@ class GroupConsumer:
                         more = [message for message in more if _partition(message) in self._taken]
                     messages += more
         except (KafkaException, SystemError, RuntimeError) as error:
+            self._astray = True
             self._keep(self._voice.translated(error, "poll"), error)
         if self._disturbed:
             # Not in the call-back, where what was taken with it is not yet counted.
@@ -200,7 +202,10 @@ class GroupConsumer:
         self._wake([partition for partition in wanted if partition in self._taken])
 
     def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The next offset to be fetched, past transaction markers; absent where unknown."""
+        """The next offset to be fetched, past transaction markers; absent where unknown, as
+        after an exception out of the client: messages may have gone with it."""
+        if self._astray:
+            return {}
         try:
             found = self._client.position([_asked(partition) for partition in partitions])
         except KafkaException as error:

@@ -15,7 +15,7 @@ from kworker.kafka import connect
 from kworker.kafka.api import CommitResult, Committed
 from kworker.message import Partition
 
-from .conftest import until
+from .conftest import Member, until
 
 
 @pytest.fixture(
@@ -258,6 +258,42 @@ def test_a_lost_position_is_told_and_taking_the_partition_anew_goes_on(topic, jo
     member.until(lambda: len(member.records) == 3)
 
     assert (trouble.kind, trouble.partition) == ("lost_position", where)
+
+
+class Failing:
+    """A client that fails once after it has taken messages: so does a call-back that raises."""
+
+    def __init__(self, client) -> None:
+        self._client = client
+        self.taken = 0
+
+    def consume(self, limit, patience):
+        self.taken += len(self._client.consume(limit, 1.0))
+        raise SystemError("a call-back raised")
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+def test_no_position_is_told_that_may_stand_behind_what_a_failing_client_destroyed(
+    topic, cluster, group, send
+):
+    orders = topic("orders", partitions=1)
+    consumer = cluster.consumer(group)
+    member = Member(consumer, [orders])
+    member.until(lambda: bool(member.owned))
+    where = list(member.owned)
+    consumer._client = failing = Failing(consumer._client)
+    for _ in range(5):
+        send(orders)
+
+    until(lambda: failing.taken > 0, each=lambda _: member.turn())
+
+    assert len(member.records) < 5
+    assert consumer.positions(where) == {}
+    with pytest.raises(Bug):
+        member.turn()
+    consumer.close()
 
 
 def test_a_negative_start_and_a_foreign_partition_are_bugs(topic, join):

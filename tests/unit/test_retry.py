@@ -24,13 +24,14 @@ FAILED = OSError("down")
         (FAILED, 4, 2, 60.0, SendOn(600, 600)),
         (FAILED, 5, 3, 600.0, GiveUp("retries_exhausted")),
         (FAILED, 3, 1, 30.0, SendOn(60, 60)),  # a delay that is no longer declared
-        (FAILED, 3, 1, 3600.0, GiveUp("retries_exhausted")),
+        (FAILED, 3, 1, 3600.0, SendOn(600, 600)),  # calls are left, and no longer delay
         (Reject("no"), 1, 0, None, GiveUp("rejected")),
         (Undecodable("no"), 1, 0, None, GiveUp("undecodable")),
         (RetryLater("30s"), 1, 0, None, SendOn(60, 30)),
         (RetryLater("1h"), 1, 0, None, SendOn(600, 3600)),
         (RetryLater("1s"), 5, 3, 600.0, GiveUp("retries_exhausted")),
         (FAILED, 2, 1, 60.0, SendOn(600, 600)),  # after RetryLater it goes on as any copy
+        (FAILED, 2, 1, 600.0, SendOn(600, 600)),  # until all its calls are spent
     ],
 )
 def test_a_failure_leads_to(
@@ -58,12 +59,25 @@ def test_retry_later_without_retry_topics_goes_through_the_replay_topic() -> Non
     assert decision == SendOn(None, 7.0)
 
 
+def test_a_failure_after_retry_later_without_retry_topics_comes_again_until_all_calls_are_spent() -> (
+    None
+):
+    policy = Retry(attempts=3, wait=tenacity.wait_fixed(0.5))
+
+    decisions = [
+        decide(FAILED, calls=calls, hop=calls - 1, arrived_through=None, policy=policy)
+        for calls in (2, 3)
+    ]
+
+    assert decisions == [SendOn(None, 0.5), GiveUp("retries_exhausted")]
+
+
 @given(
     attempts=st.integers(1, 5),
     delays=st.lists(st.sampled_from([1.0, 5.0, 60.0, 600.0]), max_size=5),
     later=st.lists(st.one_of(st.none(), st.floats(0.1, 4000)), max_size=12),
 )
-def test_a_message_that_keeps_failing_is_dead_lettered_after_at_most_all_its_calls(
+def test_a_message_that_keeps_failing_is_dead_lettered_after_all_its_calls(
     attempts: int, delays: list[float], later: list[float | None]
 ) -> None:
     policy = Retry(attempts=attempts, wait=tenacity.wait_none(), delays=delays)
@@ -80,9 +94,7 @@ def test_a_message_that_keeps_failing_is_dead_lettered_after_at_most_all_its_cal
         if isinstance(decision, SendOn):
             hop, through = hop + 1, decision.through
 
-    assert calls <= attempts + len(delays)
-    if not any(later):
-        assert calls == attempts + len(delays)
+    assert calls == attempts + len(delays)
 
 
 @pytest.mark.parametrize(
