@@ -406,15 +406,15 @@ class Loop:
 
     def _fills(self) -> Callable[[Ledger, int], bool]:
         """Whether a ledger, taken so many times, holds as much as one partition may."""
-        many = max(1, len(self.ledgers))
-        messages = max(1, self.limits.max_in_flight // many)
-        size = max(1, self.limits.max_in_flight_bytes // many)
+        ledgers = self.ledgers.values()
+        messages = _room(self.limits.max_in_flight, [ledger.count for ledger in ledgers])
+        size = _room(self.limits.max_in_flight_bytes, [ledger.size for ledger in ledgers])
         behind = BEHIND * self.limits.max_in_flight
 
         def fills(ledger: Ledger, times: int) -> bool:
             return (
-                ledger.count * times >= messages
-                or ledger.size * times >= size
+                ledger.count * times >= messages(ledger.count)
+                or ledger.size * times >= size(ledger.size)
                 or ledger.span * times >= behind
             )
 
@@ -865,6 +865,15 @@ class Loop:
             skipped=self.skipped,
             last_turn=self._took,
         )
+
+
+def _room(bound: int, held: Sequence[int]) -> Callable[[int], int]:
+    """How much a partition that holds so much may hold: half of the bound is shared out evenly,
+    so that nobody starves; the rest is for whoever needs it."""
+    share = max(1, bound // 2 // max(1, len(held)))
+    spare = bound - share * len(held)
+    spare -= sum(own - share for own in held if own > share)
+    return lambda own: share + max(0, spare + max(0, own - share))
 
 
 def signature(store: str) -> str:

@@ -146,8 +146,8 @@ def test_a_record_that_no_handler_is_named_in_is_dead_lettered_at_once() -> None
 
 def test_a_full_partition_is_paused_after_the_grace_and_resumed_when_half_of_it_is_gone() -> None:
     app, _ = shop()
-    bench = Bench(app, assign=(P0, P1), max_in_flight=20)  # ten each
-    for number in range(10):
+    bench = Bench(app, assign=(P0, P1), max_in_flight=20)
+    for number in range(15):  # its half of ten, and all of the other ten
         bench.broker.write(P0, value(number))
     bench.turn()
     polls = bench.consumer.polls
@@ -167,8 +167,31 @@ def test_a_full_partition_is_paused_after_the_grace_and_resumed_when_half_of_it_
 
     assert in_grace == (0, set())
     assert after == {P0}
-    assert open_at_resume == 4
+    assert open_at_resume == 7
     assert bench.consumer.polls > polls + 3
+
+
+def test_a_hot_partition_among_idle_ones_uses_what_they_leave_and_they_flow_all_the_same() -> None:
+    app, calls = shop()
+    many = [Partition("orders", index) for index in range(100)]
+    bench = Bench(app, assign=many, max_in_flight=1000)
+    for number in range(500):
+        bench.broker.write(P0, value(number))
+    bench.turn(2)
+    bench.clock.now += 0.2
+    bench.turn()
+    paused_at_500 = set(bench.consumer.paused)
+
+    for partition in many:
+        for number in range(5):
+            bench.broker.write(partition, value(number))
+    bench.turn(2)
+    bench.clock.now += 0.2
+    bench.turn()
+
+    assert paused_at_500 == set()
+    assert bench.consumer.paused == set(many)  # each holds five, one 505: a thousand
+    assert bench.open == 1000
 
 
 def test_a_partition_of_duplicates_does_not_fill() -> None:
