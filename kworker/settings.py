@@ -204,7 +204,12 @@ class Settings(TypedDict, total=False):
     ]
     commit_every: Annotated[Duration, Setting(1.0, "Time between commits.")]
     revoke_timeout: Annotated[
-        Duration, Setting(25.0, "How long a partition that moves away waits for its handlers.")
+        Duration,
+        Setting(
+            25.0,
+            "How long a partition that moves away waits for its handlers; below half of "
+            "max.poll.interval.ms.",
+        ),
     ]
     transaction_timeout: Annotated[
         Duration,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -184,6 +185,15 @@ class Config:
     def static(self) -> bool:
         """Whether the group keeps a member's partitions for it when it ends."""
         return self._instance_id is not None
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds: `max.poll.interval.ms` for members, as far as it is a number."""
+        given = self.member("")["max.poll.interval.ms"]
+        try:
+            return int(given) / 1000
+        except ValueError:
+            return math.inf  # the client will refuse it
 
     def consumer(self, group: str) -> dict[str, Any]:
         """For one that asks in the name of the group and does not join it."""

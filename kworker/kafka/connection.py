@@ -33,6 +33,11 @@ class Kafka:
         self._voice = Voice(config.bootstrap_servers, config.common_names)
         self._admin: tuple[int, Any] | None = None
 
+    @property
+    def longest_silence(self) -> float:
+        """Seconds without a poll after which a member is thrown out of its group."""
+        return self._config.longest_silence
+
     def consumer(self, group: str, *, apart: Callable[[str], bool] | None = None) -> Consumer:
         """A member of the group; joins it when it subscribes. With `apart` it is two members:
         the topics it is true of are shared out among the group by themselves."""

@@ -811,10 +811,20 @@ class Loop:
                 self.hear([self.inbox.get(timeout=BUSY)])
             self.outbox.turn(patience=BUSY)
 
-    def abandon(self) -> None:
-        """Leave at once after an error: nothing more is recorded or committed."""
-        self.lost(list(self.ledgers))
-        self.consumer.close()
+    def abandon(self, within: float) -> bool:
+        """Leave at once after an error: nothing more is recorded or committed. Whether what runs
+        has ended within so many seconds."""
+        try:
+            self.lost(list(self.ledgers))
+        finally:
+            self.consumer.close()
+        deadline = Deadline(self.clock, within)
+        while self.runs and not deadline.passed:
+            ended = self.news(min(BUSY, deadline.remaining))
+            self.runs.difference_update(
+                one.run for one in ended if isinstance(one, Performed) and one.over
+            )
+        return not self.runs
 
     # --- beats ---------------------------------------------------------------------------
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from ..kafka.api import Assignments, CommitResult, Committed, Consumer, Trouble
 from ..message import Partition, Record
@@ -12,6 +18,46 @@ from ..message import Partition, Record
 def group_of(app: str) -> str:
     """The name of a group that nobody else is in, and nobody will come back to."""
     return f"{app}.unique.{uuid.uuid4().hex}"
+
+
+_FOLDER = "kworker-unique-"
+_LOCK = "lock"
+
+
+@contextlib.contextmanager
+def folder(base: Path | None = None) -> Iterator[Path]:
+    """A folder for as long as this process lives, in memory where the system has one.
+
+    What a process that was killed has left is removed by the next one: its lock is free.
+    """
+    base = _in_memory() if base is None else base
+    for left in base.glob(f"{_FOLDER}*/{_LOCK}"):
+        _remove_left(left)
+    own = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=base))
+    try:
+        with (own / "new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Under its name only once it is locked: else another process could find it free.
+            (own / "new").rename(own / _LOCK)
+            yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _remove_left(lock: Path) -> None:
+    """Remove the folder of this lock if nobody lives in it."""
+    try:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    except OSError:
+        pass  # somebody lives in it, or it is another user's, or gone
+
+
+def _in_memory() -> Path:
+    """Where the system keeps files in memory, else where it keeps those for a while."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
 class Alone:

@@ -12,14 +12,13 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
-from .. import choice, kafka, observe, offsets, topics
+from .. import choice, durations, kafka, observe, offsets, topics
 from ..app import App
 from ..clock import SystemClock
 from ..errors import KafkaUnavailable, SettingsError
@@ -47,7 +46,7 @@ from .quota import Quota
 from .resources import Resources
 from .timers import Timers
 from .transactions import Transactions
-from .unique import Alone, group_of
+from .unique import Alone, folder, group_of
 from .watch import Seen, Watch
 
 log = logging.getLogger("kworker.worker")
@@ -56,6 +55,7 @@ IDENTIFY = 5.0  # seconds that Kafka may take to tell topics' ids while partitio
 DELIVERY = 120.0  # seconds that the client tries to send a copy before it is sent anew
 DRAINED = 0.5  # seconds between two looks at whether all is drained
 REFRESH = 60.0  # seconds between two looks at the cluster's topics
+ABANDON = 3.0  # seconds that handlers may go on after the loop has failed
 LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
 
 
@@ -186,25 +186,39 @@ class Worker:
             group_protocol=values["group_protocol"],
             instance_id=values["instance_id"],
         )
-        admin = connection.admin(values["connect_timeout"])
-        try:
-            cluster = admin.cluster_id()
-            register.find(admin.topics(), self._not_to_find(names))
-            self._ensure_topics(register, names, admin)
-            served = self._served(register, names, admin.topics())
-        finally:
-            admin.close()
-        memory: tempfile.TemporaryDirectory[str] | None = None
-        if self._unique:
-            memory = tempfile.TemporaryDirectory(prefix="kworker-", dir=_in_memory())
-            place = str(Path(memory.name) / "unique.db")
-        else:
+        self._refuse_slow_revocations(connection)
+        with contextlib.ExitStack() as ending:
             place = values["db"] or str(default_path(self._group))
-        sharing = next((one.name for one in register if one.takes_transaction), None)
-        store = self._arm("store", _open_store(place, self._group, cluster, plugins, sharing))
+            if self._unique:
+                place = str(ending.enter_context(folder()) / "unique.db")
+            with contextlib.closing(connection.admin(values["connect_timeout"])) as admin:
+                cluster = admin.cluster_id()
+                # Before anything is created on the cluster: it may be unusable.
+                sharing = next((one.name for one in register if one.takes_transaction), None)
+                store = _open_store(place, self._group, cluster, plugins, sharing)
+                ending.callback(store.close)
+                register.find(admin.topics(), self._not_to_find(names))
+                self._ensure_topics(register, names, admin)
+                served = self._served(register, names, admin.topics())
+            store = self._arm("store", store)
+            return self._serve(
+                register, names, connection, served, (place, cluster, store), plugins
+            )
+
+    def _serve(
+        self,
+        register: Register,
+        names: topics.GroupTopics,
+        connection: Kafka,
+        served: dict[str, int],
+        kept: tuple[str, str, Store],  # where, for which cluster, by what
+        plugins: Plugins,
+    ) -> bool:
+        place, cluster, store = kept
         producer = self._arm("producer", connection.producer(delivery_timeout=DELIVERY))
         events = EventLoop()
         executor: Executor | None = None
+        idle = True
         self._resources = resources = Resources(self._app.providers(), events.submit)
         try:
             register = Register(
@@ -224,10 +238,7 @@ class Worker:
             try:
                 finished = loop.run(lambda: loop.tell("worker_stopping", worker=facts))
             except BaseException:
-                try:
-                    loop.abandon()
-                except Exception:
-                    log.exception("leaving the group after an error failed, too")
+                idle = self._abandon(loop)
                 raise
             if finished:
                 loop.consumer.close()
@@ -240,14 +251,36 @@ class Worker:
         finally:
             if self._watch is not None:
                 self._watch.close()
-            resources.close(self._time_left())
+            if idle:
+                resources.close(self._time_left())
             if executor is not None:
                 executor.close()
             events.close()
             producer.close(timeout=1.0)
-            store.close()
-            if memory is not None:
-                memory.cleanup()
+
+    def _abandon(self, loop: Loop) -> bool:
+        """Leave the group after an error; whether no handler runs any more."""
+        try:
+            if loop.abandon(ABANDON):
+                return True
+        except Exception:
+            log.exception("leaving the group after an error failed, too")
+        log.error("handlers still run after an error; what they were provided with stays open")
+        return False
+
+    def _refuse_slow_revocations(self, connection: Kafka) -> None:
+        """A member that waits for its handlers longer than the group waits for it is thrown out,
+        and what they did comes again; its other half waits meanwhile."""
+        members = 1 if self._unique else 2
+        longest = connection.longest_silence / members
+        if self._values["revoke_timeout"] < longest:
+            return
+        raise SettingsError(
+            f"revoke_timeout: {durations.canonical(self._values['revoke_timeout'])} is too long: "
+            f"it must stay below {durations.canonical(longest)}, "
+            f"{'half of ' * (members > 1)}max.poll.interval.ms, or the group gives the partitions "
+            "away before their handlers have ended; shorten the one or raise the other"
+        )
 
     def _time_left(self) -> float:
         """Seconds of the shutdown timeout that are left."""
@@ -564,11 +597,6 @@ def _longest_chain(register: Register) -> float:
     """Seconds that a message may be on its way through its retries: its ids are not to be
     forgotten before that."""
     return max((sum(handler.retry.delays) for handler in register), default=0.0)
-
-
-def _in_memory() -> str | None:
-    """A folder that is kept in memory, where the system has one."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _refresh(configuration: Configuration) -> float:

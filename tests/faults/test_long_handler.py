@@ -10,7 +10,7 @@ from .conftest import Labs
 from .harness import Truth, until
 from .oracle import Effect
 
-SHORT_PATIENCE = ("-X", "max.poll.interval.ms=6000")
+SHORT_PATIENCE = ("-X", "max.poll.interval.ms=6000", "--revoke-timeout", "2s")
 NAP = 9.0  # seconds: longer than the group's patience
 
 

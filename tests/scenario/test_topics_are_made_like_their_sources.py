@@ -41,6 +41,15 @@ def test_a_plan_is_a_table_on_a_terminal(shop: Any) -> None:
     assert "Traceback" not in drawn
 
 
+def test_a_worker_whose_store_cannot_be_used_creates_no_topics(shop: Any) -> None:
+    (shop.folder / "store").mkdir()
+
+    done = shop.run("run", "shop:app", "--create-topics", "missing", "--db", "store")
+
+    assert done.code == 5, done.err
+    assert described(shop) == {}
+
+
 def test_applying_says_what_it_would_do_until_told_to_execute(shop: Any) -> None:
     told = shop.run("topics", "apply", "shop:app")
 

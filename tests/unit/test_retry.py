@@ -59,7 +59,7 @@ def test_retry_later_without_retry_topics_goes_through_the_replay_topic() -> Non
     assert decision == SendOn(None, 7.0)
 
 
-def test_a_failure_after_retry_later_without_retry_topics_comes_again_until_all_calls_are_spent() -> (
+def test_after_retry_later_without_retry_topics_all_calls_are_spent_through_the_replay_topic() -> (
     None
 ):
     policy = Retry(attempts=3, wait=tenacity.wait_fixed(0.5))

@@ -94,6 +94,18 @@ def test_a_bad_duration_is_3_wherever_it_was_given(command, shop, arguments, var
     assert done.returncode == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--revoke-timeout", "60s"], ["-X", "max.poll.interval.ms=50000"]],
+)
+def test_a_revoke_timeout_that_the_group_would_not_wait_for_is_3(command, shop, arguments):
+    done = command("run", "shop:app", "-b", NOBODY, "--connect-timeout", "20s", *arguments)
+
+    assert one_line(done).startswith("revoke_timeout: ")
+    assert "half of max.poll.interval.ms" in done.stderr
+    assert done.returncode == 3
+
+
 def test_a_setting_that_an_app_gives_wrongly_is_3(command, tmp_path):
     (tmp_path / "shop.py").write_text("from kworker import App\napp = App('shop', comit_every=1)\n")
 

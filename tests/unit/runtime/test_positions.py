@@ -174,7 +174,7 @@ def test_a_position_lost_while_reading_ends_the_worker_under_stop() -> None:
     with pytest.raises(CannotGoOn, match="offset 8 no longer exists, 2 messages are gone"):
         bench.turn(2)
 
-    bench.loop.abandon()
+    bench.loop.abandon(within=1.0)
     assert bench.committed() == 8
 
 

@@ -172,7 +172,7 @@ def test_a_full_partition_is_paused_after_the_grace_and_resumed_when_half_of_it_
 
 
 def test_a_hot_partition_among_idle_ones_uses_what_they_leave_and_they_flow_all_the_same() -> None:
-    app, calls = shop()
+    app, _ = shop()
     many = [Partition("orders", index) for index in range(100)]
     bench = Bench(app, assign=many, max_in_flight=1000)
     for number in range(500):
@@ -357,7 +357,7 @@ def test_an_error_ends_the_loop_without_another_record_or_commit() -> None:
     bench.turn()
     bench.executor.perform()
 
-    bench.loop.abandon()
+    bench.loop.abandon(within=1.0)
     bench.loop.hear(bench.loop.news(0))
     bench.loop.delivery.record()
 
@@ -392,6 +392,26 @@ def test_what_is_finished_behind_a_slow_message_is_bounded_too() -> None:
 
     assert ahead < 1500  # two batches of what Kafka hands out at once
     assert paused
+
+
+def test_after_an_error_the_handlers_that_still_run_are_waited_for_and_said() -> None:
+    app, gate = App("shop"), threading.Event()
+
+    @app.handler("orders", name="charge", retry=Retry(attempts=1))
+    def charge(order: dict) -> None:
+        gate.wait(20)
+
+    bench = Bench(app, executor=lambda answer, down: Threads(1, answer, down))
+    bench.broker.write(P0, value(0))
+    bench.turn()
+
+    at_once = bench.loop.abandon(within=0.01)
+    gate.set()
+    bench.clock.look = 0.0
+    at_last = bench.loop.abandon(within=1.0)
+
+    assert (at_once, at_last) == (False, True)
+    assert bench.committed() == 0
 
 
 def test_a_copy_that_waits_to_be_sent_again_does_not_hold_up_a_revocation() -> None:
