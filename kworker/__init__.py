@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .app import App
+from .batch import Batch
 from .context import Context
 from .errors import (
     CannotGoOn,
@@ -21,7 +22,7 @@ from .errors import (
 from .handlers import handler
 from .hookspecs import hookimpl
 from .message import Message
-from .outcome import HandlerTimeout, Outage, Reject, RetryLater, Skip
+from .outcome import BatchFailure, HandlerTimeout, Outage, Reject, RetryLater, Skip
 from .retry import Retry
 from .settings import UNIQUE
 
@@ -41,6 +42,8 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "UNIQUE",
     "App",
+    "Batch",
+    "BatchFailure",
     "CannotGoOn",
     "Context",
     "HandlerError",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
 from . import codec, durations, source
+from .batch import Batch
 from .context import Context, Shared
 from .errors import HandlerError
 from .message import Headers, Message
@@ -43,6 +44,8 @@ class HandlerOptions(TypedDict, total=False):
     publish_to: str | None
     aliases: Sequence[str]
     codec: codec.Foreign | None
+    rate: str | float | None
+    batch: Batch | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +86,8 @@ class Handler:
     expires: float | None = None  # seconds
     publish_to: str | None = None
     aliases: tuple[str, ...] = ()
+    rate: float | None = None  # calls a second
+    batch: Batch | None = None
     takes_value: str | None = None  # the parameter's name
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
@@ -101,6 +106,15 @@ class Handler:
             arguments[name] = message
         for name in self.takes_context:
             arguments[name] = context
+        return arguments
+
+    def arguments_of(self, messages: Sequence[Message[Any]]) -> dict[str, Any]:
+        """The keyword arguments to call a handler of batches with."""
+        arguments: dict[str, Any] = dict(self.given)
+        if self.takes_value is not None:
+            arguments[self.takes_value] = [message.value for message in messages]
+        for name in self.takes_message:
+            arguments[name] = list(messages)
         return arguments
 
     def __repr__(self) -> str:
@@ -190,8 +204,9 @@ def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Call
     module.qualname), `retry`, `order` ("key", "partition" or "none"), `concurrency` (a cap
     within the worker's), `dedup` (message to id), `trust_ids` (False: positions only),
     `timeout` of a call, `expires` (older messages are dead-lettered), `publish_to` (a topic
-    for what it returns), `aliases` (its former names) and `codec` (a function of a message's
-    bytes and headers that makes its value, in place of what the annotation would mean).
+    for what it returns), `aliases` (its former names), `rate` (`"100/s"`, calls within this
+    process), `batch` (a `Batch`: it takes lists) and `codec` (a function of a message's bytes
+    and headers that makes its value, in place of what the annotation would mean).
     Raises HandlerError for what is no function and for an unknown option; all else is
     checked when a worker starts.
     """
@@ -317,7 +332,16 @@ def _compile(
             "record anything; make it a def"
         )
     by_plugins = _by_plugins(others, plugins)
+    batch = _batch(options.get("batch"))
+    if batch is not None:
+        others = [_of_several(one) for one in others]
     value, messages, contexts, wanted = _bind([one for one in others if one.name not in by_plugins])
+    if batch is not None and (transaction or contexts or by_plugins):
+        taken = transaction or (*contexts, *by_plugins)[0]
+        raise Refused(
+            f"takes {taken!r}, which belongs to one message, and gets batches: take list[...] or "
+            "list[Message[...]] alone, and publish what it returns with publish_to"
+        )
     return Handler(
         name=name,
         topics=_topics(declaration.topics),
@@ -334,6 +358,8 @@ def _compile(
         expires=_duration("expires", options.get("expires")),
         publish_to=_publish_to(options.get("publish_to")),
         aliases=_aliases(options.get("aliases", ())),
+        rate=_rate(options.get("rate")),
+        batch=batch,
         takes_value=value,
         takes_message=messages,
         takes_context=contexts,
@@ -542,6 +568,21 @@ def _bind(
     )
 
 
+def _of_several(parameter: Parameter) -> Parameter:
+    """A parameter of a handler of batches, as it would be of one message."""
+    kind = _without_none(parameter.annotation)
+    if kind is _UNSAID or kind is list:
+        return parameter._replace(annotation=_UNSAID)
+    if get_origin(kind) in (list, Sequence):
+        return parameter._replace(annotation=get_args(kind)[0])
+    if kind is Context or not parameter.needed:
+        return parameter
+    raise Refused(
+        f"takes {parameter.name!r} as {codec.named(kind)}, and gets batches: annotate it as "
+        f"list[{codec.named(kind)}]"
+    )
+
+
 def _by_plugins(
     parameters: list[Parameter], plugins: Plugins
 ) -> dict[str, Callable[[Message[Any]], Any]]:
@@ -676,6 +717,21 @@ def _aliases(aliases: Any) -> tuple[str, ...]:
     if isinstance(aliases, str) or not all(isinstance(one, str) and one for one in aliases):
         raise Refused(f"has aliases={aliases!r}: give a list of its former names")
     return tuple(aliases)
+
+
+def _rate(given: Any) -> float | None:
+    if given is None:
+        return None
+    try:
+        return durations.rate(given if isinstance(given, str) else f"{given:f}")
+    except (ValueError, TypeError) as error:
+        raise Refused(f"has rate={given!r}: write it as 100/s, 30/m or 5/h") from error
+
+
+def _batch(batch: Any) -> Batch | None:
+    if batch is not None and not isinstance(batch, Batch):
+        raise Refused(f"has batch={batch!r}: give a Batch, as Batch(100, wait='1s')")
+    return batch
 
 
 def _trust_ids(trust_ids: Any) -> bool:

@@ -6,6 +6,7 @@ the frozen values below once, and from there on the code matches on data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import durations
@@ -37,6 +38,17 @@ class RetryLater(Exception):
                 f"RetryLater({delay!r}): longer than the 7 days that its topic keeps a message; "
                 "use a scheduler"
             )
+
+
+class BatchFailure(Exception):
+    """Raised by a handler of batches: these of its messages failed, and the others are done.
+
+    `errors` says why, by place in the list that the handler got.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException]) -> None:
+        super().__init__(f"{len(errors)} of the batch failed")
+        self.errors = dict(errors)
 
 
 class Outage(Exception):

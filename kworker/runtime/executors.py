@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
@@ -30,6 +31,7 @@ from ..outcome import (
     Skip,
     Skipped,
 )
+from .batches import Bisection
 from .lanes import Run
 from .settle import words
 from .work import Work
@@ -141,6 +143,8 @@ class Threads:
     def _performed(self, works: list[Work], run: Run) -> Iterator[tuple[Work, Outcome]]:
         """Some works of a run, each with what became of it."""
         handler = run.scope.handler
+        if handler is not None and handler.batch is not None:
+            return self._together(works, run)
         if _is_plain(handler, self._hooks) and not handler.is_async:
             return self._plainly(works, handler, run)
         return ((work, self._perform(work, run)) for work in works)
@@ -172,6 +176,26 @@ class Threads:
             work.seconds += time.monotonic() - begun
             work.started = None
             yield work, outcome
+
+    def _together(self, works: list[Work], run: Run) -> Iterator[tuple[Work, Outcome]]:
+        """A batch: in one call, and in more where that fails."""
+        bisection = Bisection(works)
+        while (part := bisection.part()) is not None:
+            call, known = several(part, run, self._down, self._hooks)
+            yield from known
+            if call is None:
+                continue
+            call.begin()
+            try:
+                if call.handler.is_async:
+                    known = call.outcomes(self._loop.run(call.bounded()))
+                else:
+                    known = call.outcomes(call.plain())
+            except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+                known = bisection.failed(call.works, error, call.done, partial(failure, run=run))
+            finally:
+                call.end()
+            yield from known
 
     def _perform(self, work: Work, run: Run) -> Outcome:
         outside = _not_called(work, run, self._down)
@@ -231,12 +255,33 @@ class Coroutines:
             handler = run.scope.handler
             perform = self._plainly if _is_plain(handler, self._hooks) else self._perform
             told = time.monotonic()
+            if handler is not None and handler.batch is not None:
+                await self._together(run)
+                continue
             for work in run.works:
                 run.results.append((work, await perform(work, run)))
                 if time.monotonic() - told > HELD:
                     self._answer(Performed(run.take(), run, False))
                     told = time.monotonic()
             self._answer(Performed(run.take(), run, True))
+
+    async def _together(self, run: Run) -> None:
+        """A batch: in one call, and in more where that fails."""
+        bisection = Bisection(run.works)
+        while (part := bisection.part()) is not None:
+            call, known = several(part, run, self._down, self._hooks)
+            run.results.extend(known)
+            if call is None:
+                continue
+            call.begin()
+            try:
+                known = call.outcomes(await call.bounded())
+            except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+                known = bisection.failed(call.works, error, call.done, partial(failure, run=run))
+            finally:
+                call.end()
+            run.results.extend(known)
+        self._answer(Performed(run.take(), run, True))
 
     async def _plainly(self, work: Work, run: Run) -> Outcome:
         """As `_perform` does it, in a third of the time; see `Threads`."""
@@ -284,12 +329,9 @@ class Call:
 
     def __init__(self, work: Work, hooks: Hooks) -> None:
         """Raises Undecodable, and Expired for a message that is too old."""
-        handler, record = work.scope.handler, work.record
+        handler = work.scope.handler
         assert handler is not None
-        if handler.expires is not None:
-            _refuse_expired(work, handler.expires)
-        message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
-        work.seen_as = message
+        message = _message(work)
         self.work = work
         self.message = message
         self.hooks = hooks
@@ -322,7 +364,7 @@ class Call:
             return self.handler.function(**self.filled())
         error: BaseException | None = None
         with ExitStack() as stack:
-            for manager in self.hooks.around(self.message, self.work.scope.fact):
+            for manager in self.around():
                 stack.enter_context(manager)
             try:
                 return self.handler.function(**self.filled())
@@ -337,7 +379,7 @@ class Call:
             return await self.handler.function(**self.filled())
         error: BaseException | None = None
         async with AsyncExitStack() as stack:
-            for manager in self.hooks.around(self.message, self.work.scope.fact):
+            for manager in self.around():
                 if hasattr(manager, "__aenter__"):
                     await stack.enter_async_context(manager)
                 else:
@@ -348,6 +390,11 @@ class Call:
                 error = raised
                 raise
         raise error or RuntimeError(SWALLOWED)
+
+    def around(self) -> Iterable[Any]:
+        """What plugins put around the call."""
+        assert self.hooks.around is not None
+        return self.hooks.around(self.message, self.work.scope.fact)
 
     def filled(self) -> dict[str, Any]:
         """The arguments, with those that plugins provide."""
@@ -380,6 +427,102 @@ class Call:
             context.publish(self.handler.publish_to, result, key=self.work.record.key)
         outputs = context.outputs
         return Done(outputs) if outputs else DONE
+
+
+class BatchCall(Call):
+    """One call of a handler with several messages; what is told of a call is told of the first."""
+
+    __slots__ = ("messages", "works")
+
+    def __init__(self, works: Sequence[Work], messages: Sequence[AnyMessage], hooks: Hooks) -> None:
+        self.works = works
+        self.messages = messages
+        self.work, self.message = works[0], messages[0]
+        self.hooks = hooks
+        handler = self.work.scope.handler
+        assert handler is not None
+        self.handler = handler
+        self.context = None
+        if handler.timeout is not None:
+            self.work.timebox = Timebox(handler.timeout)
+        self.arguments = handler.arguments_of(messages)
+
+    def begin(self) -> None:
+        if self.hooks.started is not None:
+            for work, message in zip(self.works, self.messages, strict=True):
+                self.hooks.started(message, work.scope.fact)
+        self.work.thread = threading.get_ident()
+        self.work.started = time.monotonic()
+
+    def end(self) -> None:
+        assert self.work.started is not None
+        share = (time.monotonic() - self.work.started) / len(self.works)
+        for work in self.works:
+            work.seconds += share
+        self.work.started = None
+        self.work.timebox = None
+
+    def around(self) -> Iterable[Any]:
+        assert self.hooks.around is not None
+        for work, message in zip(self.works, self.messages, strict=True):
+            yield from self.hooks.around(message, work.scope.fact)
+
+    @property
+    def done(self) -> Outcome | None:
+        """What a message becomes when the handler names others that failed; None where that is
+        known only from what it returns."""
+        return DONE if self.handler.publish_to is None else None
+
+    def outcomes(self, result: Any) -> list[tuple[Work, Outcome]]:
+        """What a call that ended well leaves behind: to publish, one result for each message.
+        Raises TypeError for anything else."""
+        topic, works = self.handler.publish_to, self.works
+        if topic is None or result is None:
+            return [(work, DONE) for work in works]
+        if not isinstance(result, Sequence) or len(result) != len(works):
+            raise TypeError(
+                f"{self.handler.name} gets batches and publishes to {topic}: it returns a list "
+                f"with one result for each of its {len(works)} messages, None for nothing"
+            )
+        known: list[tuple[Work, Outcome]] = []
+        for work, message, one in zip(works, self.messages, result, strict=True):
+            if one is None:
+                known.append((work, DONE))
+                continue
+            context = Context(message, self.handler.name, lambda: True, None)
+            context.publish(topic, one, key=work.record.key)
+            known.append((work, Done(context.outputs)))
+        return known
+
+
+def several(
+    works: Sequence[Work], run: Run, down: Down, hooks: Hooks
+) -> tuple[BatchCall | None, list[tuple[Work, Outcome]]]:
+    """The call with those that can be handled, None where none can; what became of the rest."""
+    known: list[tuple[Work, Outcome]] = []
+    able: list[Work] = []
+    messages: list[AnyMessage] = []
+    for work in works:
+        if (outside := _not_called(work, run, down)) is not None:
+            known.append((work, outside))
+            continue
+        try:
+            messages.append(_message(work))
+            able.append(work)
+        except BaseException as error:  # noqa: BLE001 - validators are the user's code
+            known.append((work, _undecoded(error, run)))
+    return (BatchCall(able, messages, hooks) if able else None), known
+
+
+def _message(work: Work) -> AnyMessage:
+    """The message as its handler gets it. Raises Undecodable, and Expired for one too old."""
+    handler, record = work.scope.handler, work.record
+    assert handler is not None
+    if handler.expires is not None:
+        _refuse_expired(work, handler.expires)
+    message = work.message_of(handler.decode(record.value, record.headers), work.calls + 1)
+    work.seen_as = message
+    return message
 
 
 def _is_plain(handler: Handler | None, hooks: Hooks) -> TypeGuard[Handler]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Protocol
 
+from ..batch import Batch
 from ..outcome import Outcome
+from .batches import Gathering
 from .work import LaneKey, Scope, Work
 
 LONGEST = 256  # works handed over at once
@@ -42,15 +45,25 @@ class Run:
         return taken
 
 
+class Gate(Protocol):
+    """What says how much of a handler may start now; see `Gates`."""
+
+    def room(self, handler: str) -> int | None: ...
+    def down(self, handler: str) -> bool: ...
+    def allowance(self, handler: str) -> int | None: ...
+    def spend(self, handler: str, calls: int) -> None: ...
+
+
 class _Queue:
     """What waits for one scope: lanes that are free, works that have none, and how quick
     its handler has been."""
 
-    __slots__ = ("pace", "ready")
+    __slots__ = ("gathering", "pace", "ready")
 
-    def __init__(self) -> None:
+    def __init__(self, gathering: Gathering | None) -> None:
         self.ready: deque[LaneKey | Work] = deque()
         self.pace = AHEAD  # seconds a call, a moving average
+        self.gathering = gathering  # of a handler of batches
 
 
 class Lanes:
@@ -58,14 +71,14 @@ class Lanes:
 
     A lane is handed out as part of a run and is busy until that run is left; works without
     a lane wait for nobody. A run holds one lane, or as many as a quick handler does in about
-    a millisecond. `cap` says how many runs of a handler may be out at once (None: any
-    number); while a handler is `probing`, a run is one work. Only the loop's thread touches
-    lanes.
+    a millisecond; of a handler of batches, one batch, which `gathering` says when to begin.
+    The gate says how many runs of a handler may be out at once, how many calls it may begin by
+    now, and whether it is down, when a run is one work. Only the loop's thread touches lanes.
     """
 
-    def __init__(self, cap: Callable[[str], int | None], probing: Callable[[str], bool]) -> None:
-        self._cap = cap
-        self._probing = probing
+    def __init__(self, gate: Gate, gathering: Callable[[Batch], Gathering] | None = None) -> None:
+        self._gate = gate
+        self._gathering = gathering
         self._waiting: dict[LaneKey, deque[Work]] = {}
         self._busy: set[LaneKey] = set()
         self._queues: dict[Scope, _Queue] = {}
@@ -77,7 +90,7 @@ class Lanes:
         scope = work.scope
         queue = self._queues.get(scope)
         if queue is None:
-            self._queues[scope] = queue = _Queue()
+            self._queues[scope] = queue = _Queue(self._gathers(scope))
         self.waiting += 1
         lane = lane_of(work)
         if lane is None:
@@ -97,20 +110,49 @@ class Lanes:
         """The runs that may start now; each is out until `leave` is called with it."""
         if not self.waiting:
             return
-        for scope, queue in self._queues.items():
-            cap = self._cap(scope.name) if queue.ready else None
-            while queue.ready and (cap is None or self._out[scope.name] < cap):
-                run = self._fill(scope, queue)
+        for scope, queue in list(self._queues.items()):
+            started = False
+            while queue.ready and (most := self._may_start(scope, queue)):
+                run = self._fill(scope, queue, most)
                 self.waiting -= len(run.works)
                 self._out[scope.name] += 1
+                self._gate.spend(scope.name, 1 if queue.gathering else len(run.works))
+                started = True
                 yield run
+            if started and queue.ready:
+                # What the gate holds back here goes on after the handler's other topics.
+                self._queues[scope] = self._queues.pop(scope)
 
-    def _fill(self, scope: Scope, queue: _Queue) -> Run:
-        probe = self._probing(scope.name)
-        wanted = longest = 1
-        if not probe:
-            wanted = max(1, min(LONGEST, int(WORTH / queue.pace)))
-            longest = max(1, min(LONGEST, int(AHEAD / queue.pace)))
+    def _may_start(self, scope: Scope, queue: _Queue) -> int:
+        """How many works of this scope the next run may hold; 0: none may start now."""
+        gate, name = self._gate, scope.name
+        room = gate.room(name)
+        if room is not None and self._out[name] >= room:
+            return 0
+        gathering, allowance = queue.gathering, gate.allowance(name)
+        if gathering is None:
+            return LONGEST if allowance is None else min(LONGEST, allowance)
+        waiting = sum(
+            1 if isinstance(entry, Work) else len(self._waiting[entry]) for entry in queue.ready
+        )
+        if allowance == 0 or not (gate.down(name) or gathering.ripe(waiting)):
+            return 0
+        return gathering.size
+
+    def _gathers(self, scope: Scope) -> Gathering | None:
+        batch = scope.handler.batch if scope.handler is not None else None
+        return self._gathering(batch) if batch is not None and self._gathering else None
+
+    def _fill(self, scope: Scope, queue: _Queue, most: int) -> Run:
+        probe = self._gate.down(scope.name)
+        if probe:
+            wanted = longest = 1
+        elif queue.gathering is not None:
+            wanted = longest = most
+            queue.gathering.took()
+        else:
+            wanted = max(1, min(most, int(WORTH / queue.pace)))
+            longest = max(1, min(most, int(AHEAD / queue.pace)))
         works: list[Work] = []
         lanes: list[LaneKey] = []
         ready = queue.ready
@@ -120,12 +162,13 @@ class Lanes:
                 works.append(entry)
             else:
                 line = self._waiting[entry]
-                if len(line) <= longest:
+                room = min(longest, most - len(works))
+                if len(line) <= room:
                     del self._waiting[entry]
                     works.extend(line)
                 else:
-                    works.extend(islice(line, longest))
-                    for _ in range(longest):
+                    works.extend(islice(line, room))
+                    for _ in range(room):
                         line.popleft()
                 self._busy.add(entry)
                 lanes.append(entry)

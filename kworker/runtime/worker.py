@@ -20,6 +20,7 @@ from types import FrameType
 
 from .. import choice, durations, kafka, observe, offsets, topics
 from ..app import App
+from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import KafkaUnavailable, SettingsError
 from ..facts import HandlerInfo, WorkerInfo
@@ -33,6 +34,7 @@ from ..resources import give
 from ..settings import UNIQUE, Configuration, Settings
 from ..stores import Lender, Store, default_path, open_lender, open_store
 from . import drain, failpoints
+from .batches import Gathering
 from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
 from .executors import EventLoop, Executor, Hooks, executor_for
@@ -336,7 +338,16 @@ class Worker:
         tell = plugins.tell
         inbox: Inbox = SimpleQueue()
         timers = Timers(clock)
-        gates = Gates(lambda name: _cap(register, name), timers.after)
+        gates = Gates(
+            lambda name: _cap(register, name),
+            timers.after,
+            rates={one.name: one.rate for one in register if one.rate is not None},
+            monotonic=clock.monotonic,
+        )
+
+        def gathering(batch: Batch) -> Gathering:
+            return Gathering(batch, clock.monotonic, timers.after)
+
         hooks = Hooks(plugins.started, plugins.around)
         executor = executor_for(
             tuple(register),
@@ -421,7 +432,7 @@ class Worker:
             topics=list(served),
             intake=arm("intake", intake),
             gates=gates,
-            lanes=arm("lanes", Lanes(gates.room, gates.down)),
+            lanes=arm("lanes", Lanes(gates, gathering)),
             executor=arm("executor", executor),
             delivery=delivery,
             store=store,

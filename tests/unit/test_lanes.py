@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kworker import App
 from kworker.handlers import Handler
 from kworker.message import Partition, Record
+from kworker.runtime.gates import Gates
 from kworker.runtime.lanes import Lanes, Run, lane_of
 from kworker.runtime.ledger import Ledger
 from kworker.runtime.work import Scope, Work
@@ -24,6 +25,11 @@ def made(name: str = "charge", order: str = "key") -> Handler:
 
     (handler,) = app.register()
     return dataclasses.replace(handler, order=order)  # type: ignore[arg-type]
+
+
+def gate(cap: int | None = None) -> Gates:
+    """No outage, no rate, and so many runs at once."""
+    return Gates(lambda name: cap, lambda seconds, call: None, rates={}, monotonic=lambda: 0.0)
 
 
 LEDGERS = {index: Ledger(Partition("orders", index), 0) for index in range(3)}
@@ -47,7 +53,7 @@ KEYS = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"c"]))
 def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
     arrivals: list[tuple[bytes | None, int]], cap: int | None, data: st.DataObject
 ) -> None:
-    lanes = Lanes(lambda name: cap, lambda name: False)
+    lanes = Lanes(gate(cap))
     out: list[Run] = []
     performed: dict[object, list[int]] = defaultdict(list)
     pending = [work(offset, key, part) for offset, (key, part) in enumerate(arrivals)]
@@ -73,7 +79,7 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
 
 
 def test_a_busy_key_does_not_hold_up_another() -> None:
-    lanes = Lanes(lambda name: None, lambda name: False)
+    lanes = Lanes(gate())
     lanes.enter(work(0, b"hot"))
     (hot,) = lanes.runs()
 
@@ -88,7 +94,7 @@ def test_a_busy_key_does_not_hold_up_another() -> None:
 
 
 def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
-    lanes = Lanes(lambda name: None, lambda name: False)
+    lanes = Lanes(gate())
     for offset, key, partition in ((0, b"a", 0), (1, b"a", 1), (2, None, 0), (3, b"b", 1)):
         lanes.enter(work(offset, key, partition))
 
@@ -100,7 +106,7 @@ def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
 
 
 def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
-    lanes = Lanes(lambda name: None, lambda name: False)
+    lanes = Lanes(gate())
     lanes.enter(work(1, b"a"))
 
     lanes.enter(work(0, b"a"), first=True)
@@ -112,7 +118,7 @@ def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
 
 
 def test_order_none_lets_everything_run_beside_everything() -> None:
-    lanes = Lanes(lambda name: None, lambda name: False)
+    lanes = Lanes(gate())
     free = Scope("free", "orders", made(order="none"))
     for offset in range(3):
         lanes.enter(work(offset, b"a", scope=free))
@@ -121,7 +127,7 @@ def test_order_none_lets_everything_run_beside_everything() -> None:
 
 
 def test_quick_works_travel_together_and_slow_ones_alone() -> None:
-    lanes = Lanes(lambda name: None, lambda name: False)
+    lanes = Lanes(gate())
 
     def round_of(seconds: float) -> int:
         for offset in range(20):
@@ -139,3 +145,20 @@ def test_quick_works_travel_together_and_slow_ones_alone() -> None:
     assert last == 1
     assert round_of(0.01) == 1
     assert round_of(0.01) == 20
+
+
+def test_of_two_topics_of_a_capped_handler_neither_waits_until_the_other_has_nothing() -> None:
+    lanes = Lanes(gate(1))
+    other = Scope(HANDLER.name, "returns", HANDLER)
+    for offset in range(6):
+        lanes.enter(work(offset, b"%d" % offset))
+        lanes.enter(work(offset, b"%d" % offset, scope=other))
+
+    topics = []
+    while lanes.waiting:
+        (run,) = lanes.runs()
+        topics.append(run.scope.topic)
+        run.works[0].seconds = 1.0  # slow: one a run
+        lanes.leave(run)
+
+    assert topics == ["orders", "returns"] * 6

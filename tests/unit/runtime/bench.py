@@ -17,6 +17,7 @@ from kworker.hookspecs import hookimpl
 from kworker.kafka.api import Assignments, CommitResult, Committed, Receipt, Refusal, Trouble
 from kworker.message import Headers, Partition, Record
 from kworker.outcome import Outcome
+from kworker.runtime.batches import Gathering
 from kworker.runtime.delivery.api import Hands, Shipment
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
 from kworker.runtime.executors import (
@@ -237,6 +238,9 @@ class Inline(Threads):
         """Begin with the next run, its first handlers being called; what ends it."""
         run = self.waiting.popleft()
         run.active = True
+        handler = run.scope.handler
+        if handler is not None and handler.batch is not None:
+            calls = len(run.works)  # one call has all of them
         results = list(self._performed(run.works[:calls], run))
 
         def end() -> None:
@@ -340,7 +344,12 @@ class Bench:
             found = register.named(name)
             return None if found is None else found.concurrency
 
-        gates = Gates(cap, timers.after)
+        gates = Gates(
+            cap,
+            timers.after,
+            rates={one.name: one.rate for one in register if one.rate is not None},
+            monotonic=clock.monotonic,
+        )
         self.executor = executor(inbox.put, gates.down)
         if any(handler.takes_transaction for handler in register):
             self.executor = Transactions(
@@ -379,7 +388,7 @@ class Bench:
             topics=["orders"],
             intake=intake,
             gates=gates,
-            lanes=Lanes(gates.room, gates.down),
+            lanes=Lanes(gates, lambda batch: Gathering(batch, clock.monotonic, timers.after)),
             executor=self.executor,
             delivery=delivery,
             store=kept,
