@@ -524,7 +524,15 @@ def test_typed_options_are_all_that_the_decorator_takes():
     hints = typing.get_type_hints(HandlerOptions)
 
     said = {"name", "retry", "order", "concurrency", "dedup", "trust_ids"}
-    assert set(hints) == said | {"timeout", "expires", "publish_to", "aliases", "codec"}
+    assert set(hints) == said | {
+        "timeout",
+        "expires",
+        "publish_to",
+        "aliases",
+        "codec",
+        "rate",
+        "batch",
+    }
 
 
 def test_a_wrapper_that_says_it_wraps_what_is_no_function_is_placed_by_itself():
