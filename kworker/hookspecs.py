@@ -63,7 +63,7 @@ def worker_started(worker: WorkerInfo) -> None:
 
 @_observer
 def worker_beat(snapshot: Snapshot) -> None:
-    """Once a second while the worker runs."""
+    """Once a second while the worker runs: how it stands, and how far it is behind."""
 
 
 @_observer
@@ -113,7 +113,8 @@ def message_dead_lettered(
 
 @_observer
 def message_skipped(message: AnyMessage, handler: HandlerInfo, reason: str) -> None:
-    """A message was not handed to its handler, since it was done before."""
+    """A message was not handed to its handler, since it was done before (`duplicate`); or its
+    handler skipped it, for that reason."""
 
 
 @_observer
@@ -133,7 +134,10 @@ def position_lost(partition: Partition, expected: int, found: int, missing: int 
 
 @_observer
 def partition_stuck(partition: Partition, reason: str) -> None:
-    """A partition waits, and its commit stands still, until `reason` is mended."""
+    """A partition waits, and its commit stands still, until `reason` is mended.
+
+    It may be told again while it lasts; when it is over, `stuck` of the next snapshot says so.
+    """
 
 
 @_observer

@@ -90,7 +90,8 @@ class Message(Generic[T]):
     `value` is decoded, `raw` are its bytes (None for a tombstone). `topic`, `partition` and
     `offset` are where it arrived, which for a retry is a retry topic; `original` is where it
     arrived first. `timestamp` is its producer's, in seconds since the epoch. `id` is what
-    deduplication goes by. `attempt` counts this handler's calls for it, this one included.
+    deduplication goes by. `attempt` counts this handler's calls for it, this one included
+    (for those who are told of a message that is not being handled: the calls so far).
     `replay` counts how often it was replayed from the dead-letter topic.
     """
 

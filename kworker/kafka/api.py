@@ -72,6 +72,10 @@ class Assignments(Protocol):
 class Consumer(Protocol):
     """One member of one group. Only one thread may touch it: any call may serve call-backs."""
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has told what is this member's, be it nothing."""
+
     def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None: ...
 
     def poll(self, limit: int, patience: float) -> list[Record | Trouble]:
@@ -116,6 +120,10 @@ class Consumer(Protocol):
         self, partitions: Iterable[Partition], timestamp: float, timeout: float
     ) -> dict[Partition, int]:
         """The first offset at or after that time (seconds since the epoch), else the end."""
+
+    def seen_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The ends that came along with what was fetched, without asking; absent where nothing
+        was fetched yet. What is paused is not fetched, so its end grows old."""
 
     def close(self) -> None:
         """Leave the group; serves `revoked` for what is still assigned."""

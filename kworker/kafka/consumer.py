@@ -272,6 +272,18 @@ class GroupConsumer:
         """The first offset at or after that time (seconds since the epoch), else the end."""
         return self._admin.at(partitions, timestamp, timeout)
 
+    def seen_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The ends that came along with what was fetched; see `Consumer.seen_ends`."""
+        found: dict[Partition, int] = {}
+        for partition in partitions:
+            try:
+                _, end = self._client.get_watermark_offsets(_asked(partition), cached=True)
+            except KafkaException:  # nothing is known of it
+                continue
+            if end >= 0:
+                found[partition] = end
+        return found
+
     def close(self) -> None:
         """Leave the group; serves `revoked` for what is still assigned, on this thread.
 

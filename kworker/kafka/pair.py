@@ -33,6 +33,12 @@ class PairedConsumer:
         self._second = second
         self._apart = apart
         self._join_second: tuple[Callable[[], None], float] | None = None
+        self._subscribed: list[GroupConsumer] = []
+
+    @property
+    def joined(self) -> bool:
+        """Whether those who subscribe have been told what is theirs."""
+        return bool(self._subscribed) and all(member.joined for member in self._subscribed)
 
     def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None:
         """Join the group for these topics; another call replaces them, and none leaves it.
@@ -44,6 +50,7 @@ class PairedConsumer:
         wanted = list(topics)
         first = [topic for topic in wanted if not self._apart(topic)]
         second = [topic for topic in wanted if self._apart(topic)]
+        self._subscribed = [self._first] * bool(first) + [self._second] * bool(second)
 
         def join_second() -> None:
             self._join_second = None
@@ -135,6 +142,13 @@ class PairedConsumer:
     ) -> dict[Partition, int]:
         """The first offset at or after that time (seconds since the epoch), else the end."""
         return self._first.offsets_at(partitions, timestamp, timeout)
+
+    def seen_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The ends that came along with what was fetched; see `Consumer.seen_ends`."""
+        found: dict[Partition, int] = {}
+        for member, own in self._split(partitions):
+            found |= member.seen_ends(own)
+        return found
 
     def close(self) -> None:
         """Leave the group with both members; serves `revoked` for what is still assigned, on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -44,11 +45,16 @@ class Journal:
             return
         rate = (snapshot.handled - self._handled) / (now - self._said)
         self._said, self._handled = now, snapshot.handled
+        lag, seconds = behind(snapshot)
         log.info(
-            "%d handled (%.1f/s), %d retried, %d dead-lettered, %d duplicates, %d in flight",
+            "%d handled (%.1f/s), %d retried, %d dead-lettered, %d duplicates, %d in flight, "
+            "lag %d (%.1f s)",
             snapshot.handled, rate, snapshot.retried, snapshot.dead_lettered, snapshot.skipped,
-            snapshot.in_flight,
-            extra={"paused": snapshot.paused, "waiting": snapshot.waiting},
+            snapshot.in_flight, lag, seconds,
+            extra={
+                "paused": len(snapshot.paused), "stuck": len(snapshot.stuck),
+                "waiting": snapshot.waiting, "lag": lag, "lag_seconds": round(seconds, 3),
+            },
         )  # fmt: skip
 
     @hookimpl
@@ -109,6 +115,13 @@ class Journal:
         )  # fmt: skip
 
 
+def behind(snapshot: Snapshot) -> tuple[int, float]:
+    """The messages ahead in all partitions, and the age of the oldest in seconds."""
+    lags = snapshot.lag.values()
+    messages = sum(one.messages or 0 for one in lags)
+    return messages, max((one.seconds or 0.0 for one in lags), default=0.0)
+
+
 class Details:
     """The log's lines about what went well, for when DEBUG is asked for."""
 
@@ -129,7 +142,8 @@ class Details:
 
 
 def _fields(message: AnyMessage, handler: HandlerInfo) -> dict[str, object]:
-    return {
+    """Which message a line is about; of its key a hash alone, for keys may be people."""
+    fields = {
         "handler": handler.name,
         "topic": message.topic,
         "partition": message.partition,
@@ -137,3 +151,6 @@ def _fields(message: AnyMessage, handler: HandlerInfo) -> dict[str, object]:
         "attempt": message.attempt,
         "id": message.id,
     }
+    if message.key is not None:
+        fields["key_hash"] = hashlib.sha256(message.key).hexdigest()[:12]
+    return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,6 +78,7 @@ class Intake:
         self._unknown_handler_wait = unknown_handler_wait
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._takers: dict[Partition, tuple[Taker, ...]] = {}
+        self.received: Counter[str] = Counter()  # records, by topic
 
     def scope(self, name: str, topic: str) -> Scope:
         """The one scope of a handler's name and an original topic."""
@@ -163,6 +165,8 @@ class Intake:
         """Open every record's offset and sort its works by what may become of them."""
         admitted = Admitted()
         for ledger, records in batches:
+            ledger.arrived(records)
+            self.received[ledger.partition.topic] += len(records)
             takers = self._takers.get(ledger.partition, ())
             if not takers and not self.topics.owns(ledger.partition.topic):
                 # A topic that was ours a moment ago: left open, so that it is not committed.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from ..kafka.api import Committed
-from ..message import Partition
+from ..message import Partition, Record
+
+STAMPS = 16  # of a batch, in which to look up how old a message is
 
 
 class Ledger:
@@ -23,6 +26,7 @@ class Ledger:
         "_left",
         "_next",
         "_open",
+        "_stamps",
         "ours",
         "parked",
         "partition",
@@ -45,6 +49,13 @@ class Ledger:
         self._left: dict[int, int] = {}  # parts of what is open
         self._closed: set[int] = set()
         self._epochs: deque[tuple[int, int | None]] = deque([(start, None)])
+        self._stamps: deque[tuple[int, float]] = deque()  # offsets, and when they were written
+
+    def arrived(self, records: Sequence[Record]) -> None:
+        """Note when some of a batch, the first among them, were written."""
+        for record in records[:: max(1, len(records) // STAMPS)]:
+            if record.timestamp is not None:
+                self._stamps.append((record.offset, record.timestamp))
 
     def open(self, offset: int, parts: int, size: int, epoch: int | None) -> None:
         """Enter an offset that is finished when `parts` parts of it are closed."""
@@ -80,6 +91,17 @@ class Ledger:
     def safe(self) -> int:
         """The lowest unfinished offset; the next one to read where nothing is open."""
         return self._open[0] if self._open else self._next
+
+    @property
+    def since(self) -> float | None:
+        """When the oldest unfinished message was written, or one that came shortly before it;
+        None where nothing is open."""
+        stamps = self._stamps
+        if not self._open:
+            stamps.clear()
+        while len(stamps) > 1 and stamps[1][0] <= self.safe:
+            stamps.popleft()
+        return stamps[0][1] if stamps else None
 
     @property
     def next(self) -> int:

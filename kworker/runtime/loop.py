@@ -27,6 +27,7 @@ from .delivery.api import Delivery, Hands
 from .executors import DONE, Executor, Performed
 from .gates import Gates
 from .intake import Admitted, Batch, Intake, UnknownHandler
+from .lags import Lags
 from .lanes import Lanes, Run
 from .ledger import Ledger
 from .outbox import Outbox, Parcel
@@ -101,6 +102,7 @@ class Loop:
         ends: Mapping[Partition, int] | None = None,
         quota: Quota | None = None,
         seen: Callable[[], Seen | None] = lambda: None,
+        asked_ends: Callable[[], Mapping[Partition, int] | None] = lambda: None,
         serves: Callable[[Mapping[str, int]], list[str]] | None = None,
     ) -> None:
         self.consumer = consumer
@@ -130,14 +132,17 @@ class Loop:
                 self._to_commit,
                 self._committed,
                 self._begin_again,
+                self._stuck_with,
             )
         )
+        self.lags = Lags(consumer, asked_ends, intake.topics.delay_of, clock.wall)
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
         self.paused: set[Partition] = set()
         self.untaken: set[Partition] = set()
         self.anew: set[Partition] = set()  # made anew, and no start in them yet
         self.strays: dict[Partition, Stray] = {}
+        self.stuck: dict[Partition, tuple[int, str]] = {}  # until what offset is done, and why
         self.committed: dict[Partition, int] = {}
         self.handled = 0
         self.skipped = 0
@@ -371,16 +376,32 @@ class Loop:
         if work.log is None:
             for twin in self.intake.landed(work):
                 self._duplicate(twin)
-        if isinstance(outcome, Done | Skipped):
+        if outcome.__class__ is Done:
             self.handled += 1
             if self._tells_settled:
-                self.tell(
-                    "message_settled",
-                    message=work.message(),
-                    handler=work.scope.fact,
-                    outcome=outcome,
-                    seconds=work.seconds,
-                )
+                self._tell_settled(work, outcome)
+        elif isinstance(outcome, Skipped):
+            self.handled += 1
+            self._tell_settled(work, outcome)
+            self._tell_skipped(work, outcome.reason)
+
+    def _tell_settled(self, work: Work, outcome: Outcome) -> None:
+        self.tell(
+            "message_settled",
+            message=work.message(),
+            handler=work.scope.fact,
+            outcome=outcome,
+            seconds=work.seconds,
+        )
+
+    def _tell_skipped(self, work: Work, reason: str) -> None:
+        if self.tell.wants("message_skipped"):
+            self.tell(
+                "message_skipped",
+                message=work.message(),
+                handler=work.scope.fact,
+                reason=reason,
+            )
 
     def _duplicate(self, work: Work) -> None:
         record = work.record
@@ -389,13 +410,7 @@ class Loop:
             self.quota.closed(work)
         self.skipped += 1
         self._skips[work.scope.name] += 1
-        if self.tell.wants("message_skipped"):
-            self.tell(
-                "message_skipped",
-                message=work.message(),
-                handler=work.scope.fact,
-                reason="duplicate",
-            )
+        self._tell_skipped(work, "duplicate")
 
     # --- bounds --------------------------------------------------------------------------
 
@@ -684,7 +699,9 @@ class Loop:
             # Not now: records that came with it are still to be admitted.
             self._stray(trouble.partition, cut=trouble.cut)
         elif trouble.partition is not None and trouble.kind in ("damaged", "forbidden"):
-            self.tell("partition_stuck", partition=trouble.partition, reason=trouble.text)
+            ledger = self.ledgers.get(trouble.partition)
+            offset = -1 if ledger is None else ledger.next
+            self._stuck(trouble.partition, offset, trouble.text)
         else:
             log.warning("Kafka: %s", trouble.text, extra={"kind": trouble.kind})
 
@@ -861,18 +878,52 @@ class Loop:
                 ran = self.clock.monotonic() - started
                 reason = f"{work.scope.name} has run for {ran:.1f} s on {work.original}"
                 log.warning("%s, longer than its timeout\n%s", reason, stack, extra=where(work))
-                self.tell("partition_stuck", partition=work.ledger.partition, reason=reason)
+                self._stuck_with(work, reason)
+
+    def _stuck_with(self, work: Work, reason: str) -> None:
+        self._stuck(work.ledger.partition, work.record.offset, reason)
+
+    def _stuck(self, partition: Partition, offset: int, reason: str) -> None:
+        """Tell that a partition waits: until what stands at that offset is done."""
+        before, _ = self.stuck.get(partition, (offset, reason))
+        self.stuck[partition] = max(before, offset), reason
+        self.tell("partition_stuck", partition=partition, reason=reason)
+
+    def _still_stuck(self) -> dict[Partition, str]:
+        for partition, (offset, _) in list(self.stuck.items()):
+            ledger = self.ledgers.get(partition)
+            if ledger is None or ledger.safe > offset:
+                del self.stuck[partition]
+        return {partition: reason for partition, (_, reason) in self.stuck.items()}
+
+    def _why_paused(self) -> dict[Partition, str]:
+        """What takes no messages now, and why."""
+        why = dict.fromkeys(self.untaken, "Kafka has not told yet where to begin")
+        for partition in self.paused:
+            ledger = self.ledgers[partition]
+            if ledger.parked:
+                why[partition] = f"messages that are not due yet: {ledger.parked}"
+            elif ledger.sealed:
+                why[partition] = "its end was reached"
+            else:
+                why[partition] = f"messages in flight, as many as it may hold: {ledger.count}"
+        return why
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
+            joined=self.consumer.joined,
             in_flight=sum(ledger.count for ledger in self.ledgers.values()),
             waiting=len(self.timers) + self.delivery.pending,
             partitions=len(self.ledgers),
-            paused=len(self.paused),
+            paused=MappingProxyType(self._why_paused()),
+            stuck=MappingProxyType(self._still_stuck()),
+            lag=MappingProxyType(self.lags.now(self.ledgers)),
+            received=MappingProxyType(dict(self.intake.received)),
             handled=self.handled,
             retried=self.delivery.retried,
             dead_lettered=self.delivery.dead_lettered,
             skipped=self.skipped,
+            store_bytes=self.store.size,
             last_turn=self._took,
         )
 

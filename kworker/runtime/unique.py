@@ -70,6 +70,10 @@ class Alone:
         self._consumer = consumer
         self._kept: dict[Partition, Committed] = {}
 
+    @property
+    def joined(self) -> bool:
+        return self._consumer.joined
+
     def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None:
         self._consumer.subscribe(topics, assignments)
 
@@ -111,6 +115,9 @@ class Alone:
         self, partitions: Iterable[Partition], timestamp: float, timeout: float
     ) -> dict[Partition, int]:
         return self._consumer.offsets_at(partitions, timestamp, timeout)
+
+    def seen_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return self._consumer.seen_ends(partitions)
 
     def close(self) -> None:
         self._consumer.close()

@@ -1,4 +1,4 @@
-"""Looks now and then at the cluster's topics, on a thread of its own: the loop does not wait."""
+"""Looks now and then at the cluster, on a thread of its own: the loop does not wait."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
 from ..errors import KworkerError
 
 log = logging.getLogger("kworker.runtime")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +26,17 @@ class Seen:
     ids: Mapping[str, str]
 
 
-class Watch:
+class Watch(Generic[T]):
     """Asks `look` every so many seconds. `news` is for the loop's thread."""
 
-    def __init__(self, look: Callable[[], Seen], every: float) -> None:
+    def __init__(self, look: Callable[[], T], every: float) -> None:
         self._look = look
         self._every = every
-        self._seen: SimpleQueue[Seen] = SimpleQueue()
+        self._seen: SimpleQueue[T] = SimpleQueue()
         self._over = threading.Event()
         threading.Thread(target=self._live, name="kworker-watch", daemon=True).start()
 
-    def news(self) -> Seen | None:
+    def news(self) -> T | None:
         """What was seen last, once; None when there is nothing new."""
         last = None
         try:
@@ -50,6 +54,6 @@ class Watch:
             try:
                 self._seen.put(self._look())
             except KworkerError as error:
-                log.debug("topics cannot be looked at now: %s", error)
+                log.debug("the cluster cannot be looked at now: %s", error)
             except Exception:
-                log.exception("looking at the cluster's topics failed; it is done again")
+                log.exception("looking at the cluster failed; it is done again")

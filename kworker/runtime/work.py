@@ -126,10 +126,11 @@ class Work:
         return self.ledger.ours
 
     def message(self) -> AnyMessage:
-        """The message for those who are told of it; its value undecoded where no handler saw it."""
+        """The message for those who are told of it: its value undecoded where no handler saw it,
+        its attempt the number of calls so far."""
         if self.seen_as is None:
             value = self.record.value if self.value is UNREAD else self.value
-            self.seen_as = self.message_of(value, max(1, self.calls))
+            self.seen_as = self.message_of(value, self.calls)
         return self.seen_as
 
     def message_of(self, value: Any, attempt: int) -> AnyMessage:

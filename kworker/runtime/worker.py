@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
+from typing import Any
 
 from .. import choice, durations, kafka, observe, offsets, topics
 from ..app import App
@@ -56,6 +57,7 @@ log = logging.getLogger("kworker.worker")
 IDENTIFY = 5.0  # seconds that Kafka may take to tell topics' ids while partitions come
 DELIVERY = 120.0  # seconds that the client tries to send a copy before it is sent anew
 DRAINED = 0.5  # seconds between two looks at whether all is drained
+ENDS = 10.0  # seconds between two looks at the ends of what is paused
 REFRESH = 60.0  # seconds between two looks at the cluster's topics
 ABANDON = 3.0  # seconds that handlers may go on after the loop has failed
 LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
@@ -94,7 +96,7 @@ class Worker:
         self._clock = SystemClock()
         self._arm = failpoints.arm(os.environ)
         self._loop: Loop | None = None
-        self._watch: Watch | None = None
+        self._watches: tuple[Watch[Any], ...] = ()
         self._resources: Resources | None = None
         self._stop = threading.Event()
         self._stopped_at = 0.0
@@ -251,8 +253,8 @@ class Worker:
                 _leave(1)  # what handlers still use is not closed under them
             return finished
         finally:
-            if self._watch is not None:
-                self._watch.close()
+            for watch in self._watches:
+                watch.close()
             if idle:
                 resources.close(self._time_left())
             if executor is not None:
@@ -410,7 +412,12 @@ class Worker:
             register.find(known, self._not_to_find(names))
             return list(self._served(register, names, known))
 
+        def look_at_ends() -> dict[Partition, int]:
+            paused = () if self._loop is None else tuple(self._loop.paused)
+            return {one: end for one, (_, end) in connection.ends(paused, IDENTIFY).items()}
+
         watch = Watch(look, _refresh(self._configuration))
+        ends_watch = Watch(look_at_ends, ENDS)
         sources = [
             Partition(topic, index) for topic in register.topics for index in range(served[topic])
         ]
@@ -460,9 +467,10 @@ class Worker:
             ends=ends,
             quota=self._quota(),
             seen=watch.news,
+            asked_ends=ends_watch.news,
             serves=serves,
         )
-        self._watch = watch
+        self._watches = (watch, ends_watch)
         self._loop = arm("loop", loop)
         if values["max_runtime"] is not None:
             timers.after(values["max_runtime"], self._out_of_time)

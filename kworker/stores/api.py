@@ -140,6 +140,10 @@ class Store(Protocol):
         and nothing was forgotten. What a worker that runs holds in memory it remembers until
         it ends."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, 0 where that cannot be told; asked once a second."""
+
     def close(self) -> None:
         """Flush and close; safe to call twice."""
 

@@ -45,6 +45,14 @@ class StoreContract:
         assert not store.done("shop.charge", LOG)
         store.close()
 
+    def test_a_store_says_how_large_it_is(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path, StoreClock())
+
+        store.record(Turn(seen=[MARK]))
+
+        assert store.size >= 0
+        store.close()
+
     def test_what_was_recorded_is_seen_and_nothing_beside_it(self, tmp_path: Path) -> None:
         store = self.open(tmp_path, StoreClock())
         others = [

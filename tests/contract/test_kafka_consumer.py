@@ -393,6 +393,30 @@ def test_ends_positions_and_offsets_at_a_time(topic, join, send):
     assert consumer.offsets_at(both, time.time(), 5.0) == {both[0]: 3, both[1]: 0}
 
 
+def test_ends_come_along_with_what_is_fetched_and_grow_old_while_a_partition_is_paused(
+    topic, join, send
+):
+    orders = topic("orders", partitions=2)
+    first, second = partitions(orders, 2)
+    for partition in (0, 0, 1):
+        send(orders, b"v", partition=partition)
+
+    member = join(orders)
+    joined_before = member.consumer.joined
+    member.until(lambda: len(member.records) == 3)
+    seen = member.consumer.seen_ends([first, second])
+    member.consumer.pause([first])
+    send(orders, b"v", partition=0)
+    send(orders, b"v", partition=1)
+    member.until(lambda: len(member.records) == 4)
+
+    assert not joined_before
+    assert member.consumer.joined
+    assert seen == {first: 2, second: 1}
+    assert member.consumer.seen_ends([first, second])[second] == 2
+    assert member.consumer.seen_ends([Partition("nowhere", 0)]) == {}
+
+
 def test_the_ends_of_a_topic_that_is_gone_are_absent(topic, join):
     orders = topic("orders", partitions=1)
     there, gone, beyond = (

@@ -22,7 +22,8 @@ class Hands:
     seconds. `later`: call a function after that many seconds. `points`: what may be committed
     and is not yet, of these partitions or (None) of all; it may wait so many seconds for the
     store. `committed`: what became of a commit. `begin_again`: what became of these partitions'
-    messages is not known; read them from where Kafka says.
+    messages is not known; read them from where Kafka says. `stuck`: the work's partition waits,
+    for that reason.
     """
 
     enter: Callable[[Work], None]
@@ -32,6 +33,7 @@ class Hands:
     points: Callable[[Iterable[Partition] | None, float], dict[Partition, Committed]]
     committed: Callable[[CommitResult], None]
     begin_again: Callable[[Iterable[Partition]], None]
+    stuck: Callable[[Work, str], None]
 
 
 class Shipment:

@@ -186,16 +186,16 @@ class AtLeastOnce:
 
     def _watch(self) -> None:
         """The client tries for long by itself; people want to know before it gives up."""
-        stuck: dict[Partition, str] = {}
+        stuck: dict[Partition, tuple[Work, str]] = {}
         for work, sending in self._copies.items():
             if sending.watched and work.ours:
                 reason = (
                     f"{sending.copy.topic} has not acknowledged the copy of {work.original} yet"
                 )
-                stuck.setdefault(work.ledger.partition, reason)
+                stuck.setdefault(work.ledger.partition, (work, reason))
             sending.watched = sending.shipment is not None
-        for partition, reason in stuck.items():
-            self._tell("partition_stuck", partition=partition, reason=reason)
+        for work, reason in stuck.values():
+            self._hands.stuck(work, reason)
         self._watching = bool(self._copies)
         if self._watching:
             self._hands.later(OVERDUE, self._watch)
@@ -279,7 +279,7 @@ class AtLeastOnce:
             f"{shipment.topic} does not take the copy of {shipment.work.original}: "
             f"{refusal.text}; trying again in {pause:g} s"
         )
-        self._tell("partition_stuck", partition=shipment.work.ledger.partition, reason=reason)
+        self._hands.stuck(shipment.work, reason)
         self._hands.later(pause, then)
 
     # --- record, close, commit -----------------------------------------------------------

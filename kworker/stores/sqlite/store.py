@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...clock import Clock
@@ -154,6 +154,14 @@ class SqliteStore:
             return forget.forget(
                 self._connection, self._arrivals.erase, id=id, handler=handler, topic=topic
             )
+
+    @property
+    def size(self) -> int:
+        size = 0
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            with suppress(OSError):
+                size += path.stat().st_size
+        return size
 
     def close(self) -> None:
         if self._closed:

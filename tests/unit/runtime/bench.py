@@ -127,6 +127,8 @@ class Consumer:
         self.away = False  # whether no broker answers
         self.refuse = ""  # why commits are refused
         self.polls = 0
+        self.joined = True
+        self.seen: dict[Partition, int] = {}
         self.watch: Callable[[Partition, int], None] = lambda partition, offset: None
         self.assignments: Assignments
 
@@ -218,6 +220,11 @@ class Consumer:
         self, partitions: Iterable[Partition], timestamp: float, timeout: float
     ) -> dict[Partition, int]:
         raise NotImplementedError
+
+    def seen_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        fetched = [one for one in partitions if one not in self.paused]
+        self.seen |= {one: self.broker.ends[one] for one in fetched}
+        return self.seen
 
     def close(self) -> None:
         self.revoke(*self.owned)
