@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,9 @@ from . import cluster, commands, options, output, tables
 from .positions import Position
 
 if TYPE_CHECKING:
+    from ..kafka.api import Committed
     from ..message import Partition
+    from ..note import Note
     from ..progress import Move
     from ..stores import Store
 
@@ -40,7 +42,8 @@ def command() -> None:
 @options.with_app(*_SETTINGS)
 def show_command(given: options.Given, as_json: bool) -> None:
     """Show the committed position of each partition: the next offset that is taken, the
-    leader epoch it was read under, and what else the commit says.
+    leader epoch it was read under, and what else the commit says: what each handler has
+    finished above it, and what is in doubt.
 
     \b
     kworker offsets show shop.orders:app
@@ -49,6 +52,7 @@ def show_command(given: options.Given, as_json: bool) -> None:
     room = _Room(given)
     partitions = room.partitions()
     found = room.kafka.committed(room.group, partitions)
+    notes = room.notes(found)
     if as_json:
         output.document(
             "offsets.show",
@@ -60,6 +64,7 @@ def show_command(given: options.Given, as_json: bool) -> None:
                     "committed": point.offset if point else None,
                     "leader_epoch": point.leader_epoch if point else None,
                     "metadata": point.metadata if point else None,
+                    "map": _map(notes[one]) if one in notes else None,
                 }
                 for one in partitions
                 for point in (found.get(one),)
@@ -67,14 +72,14 @@ def show_command(given: options.Given, as_json: bool) -> None:
         )
     else:
         tables.table(
-            ("TOPIC", "PARTITION", "COMMITTED", "EPOCH", "METADATA"),
+            ("TOPIC", "PARTITION", "COMMITTED", "EPOCH", "ABOVE IT"),
             [
                 (
                     one.topic,
                     str(one.index),
                     "-" if point is None else str(point.offset),
                     "-" if point is None or point.leader_epoch is None else str(point.leader_epoch),
-                    point.metadata if point else "",
+                    _said(notes[one]) if one in notes else point.metadata if point else "",
                 )
                 for one in partitions
                 for point in (found.get(one),)
@@ -83,6 +88,8 @@ def show_command(given: options.Given, as_json: bool) -> None:
     for one in partitions:
         if one not in found:
             output.note(f"{one}: not told by Kafka, a transaction on it is still open")
+    for one, why in room.foreign.items():
+        output.note(f"{one}: what the commit says besides is ignored by workers: {why}")
 
 
 @command.command("reset")
@@ -160,6 +167,7 @@ class _Room:
         self.group = self.topics.group
         self.store = cluster.store_of(self.group, configuration)
         self.kafka = cluster.connect(configuration)
+        self.foreign: dict[Partition, str] = {}  # why a commit's metadata is not believed
 
     @contextmanager
     def memory(self, wanted: bool) -> Iterator[Store | None]:
@@ -173,6 +181,27 @@ class _Room:
         identity = self.kafka.admin().cluster_id()
         with closing(open_store(self.store, group=self.group, cluster=identity)) as store:
             yield store
+
+    def notes(self, found: Mapping[Partition, Committed | None]) -> dict[Partition, Note]:
+        """What owners have said with their commits; why others are not believed."""
+        from ..note import Foreign, Place, read
+
+        admin = self.kafka.admin()
+        cluster_id = admin.cluster_id()
+        described = admin.describe({one.topic for one in found})
+        notes: dict[Partition, Note] = {}
+        for one, point in found.items():
+            if point is None or one.topic not in described:
+                continue
+            topic_id = described[one.topic].id or one.topic
+            try:
+                note = read(point.metadata, Place(cluster_id, topic_id, one.index, point.offset))
+            except Foreign as error:
+                self.foreign[one] = str(error)
+                continue
+            if note is not None:
+                notes[one] = note
+        return notes
 
     def sources(self) -> list[Partition]:
         """Those of the topics that handlers take."""
@@ -188,6 +217,36 @@ class _Room:
                     f"group {self.group!r} does not read {name!r}{did_you_mean(name, names)}"
                 )
         return [one for one in served if not chosen or one.topic in chosen]
+
+
+def _map(note: Note) -> dict[str, object]:
+    """A note as programs read it: offsets as ranges, bounds included."""
+    return {
+        "handlers": {
+            name: {"done": done.encode(), "count": done.total} for name, done in note.done.items()
+        },
+        "in_doubt": [
+            {
+                "handler": name,
+                "offset": offset,
+                "calls": doubt.calls,
+                "decided": doubt.decided is not None,
+            }
+            for (name, offset), doubt in note.doubts.items()
+        ],
+        "store": note.store,
+        "clean": note.clean,
+    }
+
+
+def _said(note: Note) -> str:
+    """A note as people read it."""
+    done = [f"{name}: {ranges.encode()}" for name, ranges in note.done.items()]
+    doubts = [
+        f"{name}: {offset} in doubt after {doubt.calls} calls"
+        for (name, offset), doubt in note.doubts.items()
+    ]
+    return "; ".join(done + doubts)
 
 
 def _table(moves: Sequence[Move]) -> None:

@@ -26,12 +26,14 @@ class CommitResult:
     """The answer to one commit: what was stored, what was refused and why.
 
     `expected` refusals come with a rebalance (the generation has moved on); the offsets are
-    committed again later, by us or by whoever owns the partition then.
+    committed again later, by us or by whoever owns the partition then. `oversized`: some
+    metadata was longer than the broker takes; other partitions may have been stored.
     """
 
     stored: Mapping[Partition, int]
     refused: Mapping[Partition, str]
     expected: bool = False
+    oversized: bool = False
 
 
 @dataclass(frozen=True, slots=True)

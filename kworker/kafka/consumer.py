@@ -44,6 +44,8 @@ _EXPECTED = frozenset(
     }
 )
 
+_OVERSIZED = KafkaError.OFFSET_METADATA_TOO_LARGE
+
 # Where a log was cut stands in the client's words alone.
 _CUT = re.compile(r"truncation detected at .*: broker end offset is (\d+)")
 
@@ -611,14 +613,17 @@ def _result(error: KafkaError | None, places: Iterable[Any]) -> CommitResult:
         else:
             refused[_partition_of(place)] = clean(own.str())
             codes.add(own.code())
-    return CommitResult(stored, refused, bool(codes) and codes <= _EXPECTED)
+    expected = bool(codes) and codes <= _EXPECTED
+    return CommitResult(stored, refused, expected, _OVERSIZED in codes)
 
 
 def _all_refused(positions: Mapping[Partition, Committed], error: KafkaError) -> CommitResult:
     """One bad partition fails the whole answer, whatever was stored: it is unknown, and
     committed again."""
     text = clean(error.str())
-    return CommitResult({}, dict.fromkeys(positions, text), error.code() in _EXPECTED)
+    return CommitResult(
+        {}, dict.fromkeys(positions, text), error.code() in _EXPECTED, error.code() == _OVERSIZED
+    )
 
 
 def _explained(text: str) -> str:

@@ -177,9 +177,10 @@ def _merged(results: Iterable[CommitResult]) -> CommitResult:
     """Several answers as one; expected are its refusals where all of them are."""
     stored: dict[Partition, int] = {}
     refused: dict[Partition, str] = {}
-    unexpected = False
+    unexpected = oversized = False
     for result in results:
         stored.update(result.stored)
         refused.update(result.refused)
         unexpected |= bool(result.refused) and not result.expected
-    return CommitResult(stored, refused, bool(refused) and not unexpected)
+        oversized |= result.oversized
+    return CommitResult(stored, refused, bool(refused) and not unexpected, oversized)

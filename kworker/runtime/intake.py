@@ -12,12 +12,14 @@ from ..clock import Clock
 from ..errors import KworkerError, Undecodable
 from ..handlers import Handler, Register
 from ..message import Message, Partition, Position, Record
+from ..note import ANYONE, Doubt, Note
 from ..ranges import Ranges
-from ..stores.api import Log, Store, Turn
+from ..stores.api import Attempt, Log, Store, Turn
 from ..topics import GroupTopics
 from .ledger import Ledger
 from .work import Scope, Work
 
+NOTHING_DONE = Ranges()
 LONGEST_WAIT = 366 * 86_400.0  # seconds: what a not-before from a jumped clock may ask for
 
 
@@ -37,15 +39,19 @@ class Admitted:
 
 
 class Taker:
-    """One handler of one source partition, and what it has done there by position."""
+    """One handler of one source partition, and what it has done there: by position, as the
+    store knows, and above the commit, as the last owner has said."""
 
-    __slots__ = ("done", "handler", "log", "plain", "scope")
+    __slots__ = ("above", "done", "handler", "log", "plain", "scope")
 
-    def __init__(self, scope: Scope, handler: Handler, log: Log, done: Ranges) -> None:
+    def __init__(
+        self, scope: Scope, handler: Handler, log: Log, done: Ranges, above: Ranges
+    ) -> None:
         self.scope = scope
         self.handler = handler
         self.log = log
         self.done = done
+        self.above = above
         self.plain = handler.trust_ids and handler.dedup is None
 
 
@@ -79,6 +85,8 @@ class Intake:
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._takers: dict[Partition, tuple[Taker, ...]] = {}
         self.received: Counter[str] = Counter()  # records, by topic
+        self._copied: dict[Partition, Ranges] = {}  # copies that the last owner has done
+        self._doubts: dict[Partition, Mapping[tuple[str, int], Doubt]] = {}  # as it has said
 
     def scope(self, name: str, topic: str) -> Scope:
         """The one scope of a handler's name and an original topic."""
@@ -115,18 +123,41 @@ class Intake:
         """The topics of these whose id is not the one that is known."""
         return {name for name, id in ids.items() if self._topic_ids.get(name, id) != id}
 
-    def recall(self, partition: Partition) -> None:
-        """Read from the store what was done by position in this partition."""
+    def recall(self, partition: Partition, note: Note, committed: int, start: int) -> None:
+        """Read from the store what was done by position in this partition, and from the note
+        of its last owner what was done above the committed offset. Reading begins at `start`,
+        which is lower where the store has lost effects that were committed.
+        """
         place = self.log_of(partition)
-        self._takers[partition] = tuple(
-            Taker(
-                self.scope(handler.name, partition.topic),
-                handler,
-                place,
-                self._done(handler, place),
-            )
-            for handler in self._register.for_topic(partition.topic)
-        )
+        # Of handlers that share its transactions the store named in the note knows more than
+        # the note: it may have lost what they did.
+        knows = note.store is not None and note.store == self._store.uuid
+        takers = []
+        for number, handler in enumerate(self._register.for_topic(partition.topic)):
+            scope = self.scope(handler.name, partition.topic)
+            scope.part = 1 << number
+            above = Ranges()
+            if not (knows and handler.takes_transaction is not None):
+                above.add_range(min(start, committed), committed)
+                for name in (handler.name, *handler.aliases):
+                    above.update(note.done.get(name, NOTHING_DONE))
+            takers.append(Taker(scope, handler, place, self._done(handler, place), above))
+        self._takers[partition] = tuple(takers)
+        if note.doubts:
+            self._doubts[partition] = note.doubts
+        if not takers and ANYONE in note.done and not knows:
+            self._copied[partition] = note.done[ANYONE]
+
+    def parts(self, partition: Partition) -> dict[str, int]:
+        """Whose part of an offset each bit is, by every name that a handler has or had; of a
+        copy, which is for one handler, there is one."""
+        if self.topics.owns(partition.topic):
+            return {ANYONE: 1}
+        return {
+            name: taker.scope.part
+            for taker in self._takers.get(partition, ())
+            for name in (*taker.handler.aliases, taker.handler.name)
+        }
 
     def recorded(self, partition: Partition) -> int:
         """The offset above all that the store knows to be done by position in this partition."""
@@ -149,7 +180,8 @@ class Intake:
 
     def release(self, ledger: Ledger) -> list[Work]:
         """Forget what flies in this partition; the twins elsewhere that may run now."""
-        self._takers.pop(ledger.partition, None)
+        for table in (self._takers, self._copied, self._doubts):
+            table.pop(ledger.partition, None)
         freed: list[Work] = []
         for scope in self._scopes.values():
             for work in list(scope.flying.values()):
@@ -173,7 +205,7 @@ class Intake:
                 for record in records:
                     ledger.open(record.offset, 1, record.size, record.leader_epoch)
                 continue
-            parts = len(takers) or 1
+            parts = (1 << len(takers)) - 1 or 1
             for record in records:
                 ledger.open(record.offset, parts, record.size, record.leader_epoch)
             if takers:
@@ -185,6 +217,8 @@ class Intake:
 
     def _take_copies(self, copies: list[Work], admitted: Admitted) -> None:
         """Copies of our own topics: one that was handled at this hop before is left out."""
+        if self._copied:
+            copies = self._not_copied(copies, admitted)
         seen = self._store.seen([mark for work in copies for mark in work.marks])
         fresh: list[Work] = []
         for work in copies:
@@ -194,10 +228,34 @@ class Intake:
                 fresh.append(work)
         self._launch(fresh, admitted)
 
+    def _not_copied(self, copies: list[Work], admitted: Admitted) -> list[Work]:
+        """Those that the last owner of their partition has not done."""
+        fresh: list[Work] = []
+        for work in copies:
+            done = self._copied.get(work.ledger.partition, NOTHING_DONE)
+            (admitted.duplicates if work.record.offset in done else fresh).append(work)
+        return fresh
+
+    def _not_done(
+        self, taker: Taker, ledger: Ledger, records: list[Record], admitted: Admitted
+    ) -> list[Record]:
+        """Those that the handler has not done with the partition's last owner."""
+        fresh: list[Record] = []
+        for record in records:
+            if record.offset in taker.above:
+                admitted.duplicates.append(self._particular(taker, ledger, record))
+            else:
+                fresh.append(record)
+        return fresh
+
     def _take(
         self, taker: Taker, ledger: Ledger, records: list[Record], admitted: Admitted
     ) -> None:
         """First arrivals for one handler: what was done before is left out."""
+        if records[0].offset < taker.above.end:
+            records = self._not_done(taker, ledger, records, admitted)
+            if not records:
+                return
         scope, log, done = taker.scope, taker.log, taker.done
         unknown = records[0].offset >= done.end  # as a rule nothing here was done
         works: list[Work] = []
@@ -254,6 +312,7 @@ class Intake:
             None,
         )
         work.origin = original
+        work.part = 1
         work.replay = _whole(ours.get(names.REPLAY_COUNT), 0)
         work.hop = _whole(ours.get(names.HOP), 0)
         work.calls = _whole(ours.get(names.ATTEMPT), 0)
@@ -267,22 +326,19 @@ class Intake:
 
     def _launch(self, works: list[Work], admitted: Admitted) -> None:
         """Let works fly, each mark once; go on with those that were in doubt at a crash."""
-        tried = (
-            self._store.attempts([mark for work in works for mark in work.marks])
-            if self._store.doubts
-            else {}
-        )
+        tried = self._tried(works) if self._store.doubts or self._doubts else {}
         for work in works:
             if work.log is None:
                 first = work.scope.flying.setdefault(work.flight, work)
                 if first is not work:
                     first.twins = [*(first.twins or ()), work]
                     continue
-            attempt = (
-                next((tried[one] for one in work.marks if one in tried), None) if tried else None
-            )
+            attempt = tried.get(work) if tried else None
             if attempt is not None:
                 work.noted = True
+                work.ledger.doubts[work.scope.name, work.record.offset] = Doubt(
+                    attempt.calls, attempt.decided
+                )
                 work.calls = max(work.calls, attempt.calls)
                 work.first_failed_at = work.first_failed_at or attempt.first_failed_at
                 if attempt.decided is not None:
@@ -292,6 +348,22 @@ class Intake:
                 admitted.ready.append(work)
             else:
                 self._sort(work, admitted)
+
+    def _tried(self, works: list[Work]) -> dict[Work, Attempt]:
+        """What is known of those that are in doubt, from the store or from the note of the last
+        owner; the more calls, the later."""
+        stored = self._store.attempts([mark for work in works for mark in work.marks])
+        tried: dict[Work, Attempt] = {}
+        for work in works:
+            found = [stored[one] for one in work.marks if one in stored]
+            if told := self._doubts.get(work.ledger.partition):
+                names = [(mark.handler, work.record.offset) for mark in work.marks]
+                found += [
+                    Attempt(told[one].calls, told[one].decided) for one in names if one in told
+                ]
+            if found:
+                tried[work] = max(found, key=lambda one: one.calls)
+        return tried
 
     def _sort(self, work: Work, admitted: Admitted) -> None:
         if work.broken is not None:

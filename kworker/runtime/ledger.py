@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 
 from ..kafka.api import Committed
 from ..message import Partition, Record
+from ..note import Doubt
+from ..ranges import Ranges
 
 STAMPS = 16  # of a batch, in which to look up how old a message is
 
@@ -27,14 +30,17 @@ class Ledger:
         "_next",
         "_open",
         "_stamps",
+        "doubts",
+        "far",
         "ours",
         "parked",
         "partition",
+        "said",
         "sealed",
         "size",
         "start",
         "starting",
-    )  # fmt: skip  # fmt: skip
+    )  # fmt: skip
 
     def __init__(self, partition: Partition, start: int) -> None:
         self.partition = partition
@@ -44,9 +50,12 @@ class Ledger:
         self.sealed = False  # nothing more is to be read
         self.parked = 0  # works that are not due yet
         self.size = 0  # bytes of what is open
+        self.far = sys.maxsize  # offsets from `safe` to `next` that surely fit a note
+        self.said = ""  # the note of the last commit that Kafka has
+        self.doubts: dict[tuple[str, int], Doubt] = {}  # by handler and offset; some are over
         self._next = start
         self._open: deque[int] = deque()
-        self._left: dict[int, int] = {}  # parts of what is open
+        self._left: dict[int, int] = {}  # parts of what is open, a bit each
         self._closed: set[int] = set()
         self._epochs: deque[tuple[int, int | None]] = deque([(start, None)])
         self._stamps: deque[tuple[int, float]] = deque()  # offsets, and when they were written
@@ -58,7 +67,7 @@ class Ledger:
                 self._stamps.append((record.offset, record.timestamp))
 
     def open(self, offset: int, parts: int, size: int, epoch: int | None) -> None:
-        """Enter an offset that is finished when `parts` parts of it are closed."""
+        """Enter an offset that is finished when each of its `parts`, a bit each, is closed."""
         self._next = offset + 1
         if epoch is not None and epoch != self._epochs[-1][1]:
             self._epochs.append((offset, epoch))
@@ -66,9 +75,9 @@ class Ledger:
         self._left[offset] = parts
         self.size += size
 
-    def close(self, offset: int, size: int) -> None:
+    def close(self, offset: int, part: int, size: int) -> None:
         """Finish one part of an offset that was opened with that size."""
-        left = self._left.pop(offset) - 1
+        left = self._left.pop(offset) - part
         if left:
             self._left[offset] = left
             return
@@ -108,10 +117,38 @@ class Ledger:
         """The offset after the last one delivered."""
         return self._next
 
+    def awaits(self, offset: int, part: int) -> bool:
+        """Whether this part of an offset is still open."""
+        return bool(self._left.get(offset, 0) & part)
+
+    def scattered(self, parts: int) -> bool:
+        """Whether anything is finished from `safe` on, of offsets opened with these parts."""
+        if self._closed:
+            return True
+        return parts > 1 and any(left != parts for left in self._left.values())
+
+    def done(self, part: int) -> Ranges:
+        """The offsets from `safe` to `next` of which this part is not open; what was never
+        opened between them counts as done, for it never will be."""
+        done = Ranges()
+        left = self._left
+        begin = self.safe
+        for offset in self._open:
+            if left.get(offset, 0) & part:
+                done.add_range(begin, offset)
+                begin = offset + 1
+        done.add_range(begin, self._next)
+        return done
+
     @property
     def count(self) -> int:
         """How many offsets are open, the finished ones behind an open one not counted."""
         return len(self._left)
+
+    @property
+    def spread(self) -> int:
+        """How many offsets a note is about, gaps included."""
+        return self._next - self.safe
 
     @property
     def span(self) -> int:

@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from ..stores.api import Log, Store, Turn
 from .delivery.api import Delivery, Hands
 from .executors import DONE, Executor, Performed
 from .gates import Gates
+from .handover import Handover
 from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lags import Lags
 from .lanes import Lanes, Run
@@ -101,6 +102,7 @@ class Loop:
         tell: Tell,
         ends: Mapping[Partition, int] | None = None,
         quota: Quota | None = None,
+        handover: Handover,
         seen: Callable[[], Seen | None] = lambda: None,
         asked_ends: Callable[[], Mapping[Partition, int] | None] = lambda: None,
         serves: Callable[[Mapping[str, int]], list[str]] | None = None,
@@ -121,6 +123,7 @@ class Loop:
         self.tell = tell
         self.ends = ends
         self.quota = quota
+        self.handover = handover
         self.seen = seen  # what became of the cluster's topics
         self.serves = serves  # which of them are read
         self.delivery = delivery(
@@ -357,7 +360,7 @@ class Loop:
             return  # whoever has it now finds it recorded, if it is on this host
         if not outcome.duplicate:
             work.calls += 1
-            work.ledger.close(work.record.offset, work.record.size)
+            work.ledger.close(work.record.offset, work.part, work.record.size)
             self._closed(work, DONE)
             return
         for one in (work, *self.intake.landed(work)):
@@ -405,7 +408,7 @@ class Loop:
 
     def _duplicate(self, work: Work) -> None:
         record = work.record
-        work.ledger.close(record.offset, record.size)
+        work.ledger.close(record.offset, work.part, record.size)
         if self.quota is not None:
             self.quota.closed(work)
         self.skipped += 1
@@ -431,6 +434,7 @@ class Loop:
                 ledger.count * times >= messages(ledger.count)
                 or ledger.size * times >= size(ledger.size)
                 or ledger.span * times >= behind
+                or (ledger.spread * times >= ledger.far and self.handover.crowded(ledger, times))
             )
 
         return fills
@@ -469,14 +473,16 @@ class Loop:
     # --- commit --------------------------------------------------------------------------
 
     def points(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
-        """What may be committed and is not yet; only for partitions that are ours."""
+        """What may be committed and is not yet, with its note; only for partitions that are
+        ours."""
         points: dict[Partition, Committed] = {}
         for partition in partitions:
             ledger = self.ledgers.get(partition)
             if ledger is None or not ledger.ours or partition in self.strays:
                 continue
-            if ledger.safe > self.committed.get(partition, -1):
-                points[partition] = ledger.point()
+            point = self.handover.point(ledger, self.committed.get(partition, -1))
+            if point is not None:
+                points[partition] = point
         return points
 
     def _placed(
@@ -487,14 +493,14 @@ class Loop:
         that is older than the commit is found out by that."""
         places: dict[Log, int] = {}
         done: dict[tuple[str, Log], Ranges] = {}
-        named: dict[Partition, Committed] = {}
+        named: set[Partition] = set()
         for partition, point in points.items():
             handlers = self.intake.transactional(partition)
             if not handlers:
                 continue
             place = self.intake.log_of(partition)
             places[place] = point.offset
-            named[partition] = replace(point, metadata=signature(self.store.uuid))
+            named.add(partition)
             start = self.ledgers[partition].start
             if start < point.offset:
                 # Gaps below it are markers or compacted records: closed, they take no room.
@@ -505,7 +511,7 @@ class Loop:
             return points
         if not self.store.record(Turn(places=places, done=done), patience=patience):
             return {one: point for one, point in points.items() if one not in named}
-        return {**points, **named}
+        return points
 
     def _to_commit(
         self, partitions: Iterable[Partition] | None, patience: float
@@ -530,12 +536,14 @@ class Loop:
             end = self.ends.get(partition) if self.ends is not None else None
             self.ledgers[partition].reach(position if end is None else min(position, end))
 
-    def _committed(self, result: CommitResult) -> None:
+    def _committed(self, points: Mapping[Partition, Committed], result: CommitResult) -> bool:
+        """Remember what Kafka has; whether it is worth committing again at once."""
         for partition, offset in result.stored.items():
             ledger = self.ledgers.get(partition)
             # An answer from before the log was made anew may be about a higher offset.
             if ledger is not None and offset <= ledger.safe:
                 self.committed[partition] = max(offset, self.committed.get(partition, -1))
+                ledger.said = points[partition].metadata
         if result.stored:
             self.tell("offsets_committed", offsets=MappingProxyType(result.stored))
         if result.refused:
@@ -546,6 +554,7 @@ class Loop:
                 level, "commits refused, as of %s: %s; they are committed again", partition, why,
                 extra={"partitions": [str(one) for one in result.refused]},
             )  # fmt: skip
+        return self.handover.learn(points, result, self.ledgers)
 
     # --- partitions come and go (inside poll) --------------------------------------------
 
@@ -587,10 +596,10 @@ class Loop:
     def _take(self, partition: Partition, start: int) -> None:
         self.untaken.discard(partition)
         self.anew.discard(partition)
-        self.ledgers[partition] = Ledger(partition, start)
+        self.ledgers[partition] = ledger = Ledger(partition, start)
         self.committed[partition] = start
         self.paused.add(partition)  # a pause outlives a revocation: the next turn resumes it
-        self.intake.recall(partition)
+        self.handover.begin(ledger)
 
     def _take_rest(self) -> None:
         """Ask again for the partitions whose start Kafka did not answer for."""
@@ -680,6 +689,7 @@ class Loop:
             self.strays.pop(partition, None)
             self.paused.discard(partition)
             self.committed.pop(partition, None)
+            self.handover.end(partition)
             ledger = self.ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.ours = False
@@ -935,23 +945,6 @@ def _room(bound: int, held: Sequence[int]) -> Callable[[int], int]:
     spare = bound - share * len(held)
     spare -= sum(own - share for own in held if own > share)
     return lambda own: share + max(0, spare + max(0, own - share))
-
-
-def signature(store: str) -> str:
-    """A commit's metadata that names a store, by its uuid."""
-    return f"kw1 store={store}"
-
-
-def stored_in(store: Store, intake: Intake) -> Callable[[Partition, Committed], int | None]:
-    """Up to where the store has the effects of what a commit says is done; None where the
-    commit names another store or none, or no handler shares its transactions."""
-
-    def stored(partition: Partition, point: Committed) -> int | None:
-        if point.metadata != signature(store.uuid) or not intake.transactional(partition):
-            return None
-        return store.place(intake.log_of(partition))
-
-    return stored
 
 
 def _was_called(outcome: Outcome) -> bool:

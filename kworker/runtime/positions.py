@@ -61,19 +61,20 @@ class Positions:
         tell: Tell,
         recorded: Callable[[Partition], int],
         forget: Callable[[Mapping[Partition, int], float], bool],
-        stored: Callable[[Partition, Committed], int | None] = lambda partition, point: None,
+        heard: Callable[[Partition, Committed | None, int], int | None] = lambda *heard: None,
     ) -> None:
-        """`stored` is asked up to where the store, where that is what the commit speaks of, has
-        the effects of what it committed; `recorded`, above which offset it knows nothing;
-        `forget` is told of logs that were cut, and where, and answers whether within so many
-        seconds it has forgotten what stood there."""
+        """`heard` is told what is committed, and where the log ends, or None for what says nothing
+        about the log that is there now; it answers up to where the store, where that is what the
+        commit speaks of, has the effects of it. `recorded` is asked above which offset the store
+        knows nothing; `forget` is told of logs that were cut, and where, and answers whether
+        within so many seconds it has forgotten what stood there."""
         self._consumer = consumer
         self._start_from = start_from
         self._on_lost_position = on_lost_position
         self._tell = tell
         self._recorded = recorded
         self._forget = forget
-        self._stored = stored
+        self._heard = heard
 
     def starts(
         self, partitions: Sequence[Partition], anew: Collection[Partition] = ()
@@ -109,6 +110,8 @@ class Positions:
             if partition not in ends:
                 continue
             lost = None
+            if partition in anew or partition in cut or point is None:
+                self._heard(partition, None, ends[partition][1])
             if partition in anew:
                 start = ends[partition][0]
                 if point is not None:
@@ -116,7 +119,8 @@ class Positions:
             elif point is None:
                 start = begins[partition]
             else:
-                point = self._lower(partition, point)
+                if partition not in cut:
+                    point = self._lower(partition, point, ends[partition][1])
                 start, lost = resolve(point, ends[partition], partition)
             if lost is not None:
                 self.tell_lost(lost)
@@ -150,9 +154,9 @@ class Positions:
         log.warning("%s: the store is busy; read later", ", ".join(map(str, cuts)))
         return False
 
-    def _lower(self, partition: Partition, point: Committed) -> Committed:
+    def _lower(self, partition: Partition, point: Committed, end: int) -> Committed:
         """Where a store is older than the commit, what it has lost is to be handled again."""
-        stored = self._stored(partition, point)
+        stored = self._heard(partition, point, end)
         if stored is None or stored >= point.offset:
             return point
         log.warning(

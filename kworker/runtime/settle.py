@@ -57,6 +57,15 @@ class Copy:
         return None
 
 
+def brief(decided: str | None) -> str | None:
+    """A decision without its error's stack trace, for where there is little room."""
+    if decided is None:
+        return None
+    copy = Copy.decode(decided)
+    kept = tuple(pair for pair in copy.written if pair[0] != names.ERROR_STACKTRACE)
+    return replace(copy, written=kept).encode()
+
+
 def copy_for(
     work: Work, decision: SendOn | GiveUp, error: BaseException, topics: GroupTopics, now: float
 ) -> Copy:

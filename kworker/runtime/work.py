@@ -8,6 +8,7 @@ from ..context import Timebox
 from ..facts import HandlerInfo
 from ..handlers import Handler
 from ..message import AnyMessage, Message, Position, Record
+from ..note import Doubt
 from ..stores.api import Log, Mark
 from .ledger import Ledger
 
@@ -23,12 +24,13 @@ class Scope:
     holds the works that were admitted and have not landed, by what their id counts as.
     """
 
-    __slots__ = ("fact", "flying", "handler", "name", "topic")
+    __slots__ = ("fact", "flying", "handler", "name", "part", "topic")
 
     def __init__(self, name: str, topic: str, handler: Handler | None) -> None:
         self.name = name
         self.topic = topic
         self.handler = handler
+        self.part = 1  # of each offset of the topic, a bit
         self.flying: dict[object, Work] = {}
         self.fact = HandlerInfo(name, handler.topics if handler is not None else ())
 
@@ -52,6 +54,7 @@ class Work:
         "log",
         "noted",
         "origin",
+        "part",
         "record",
         "replay",
         "scope",
@@ -71,6 +74,7 @@ class Work:
         self.record = record
         self.ledger = ledger
         self.scope = scope
+        self.part = scope.part
         self._id = id
         self.log = log
         self.hop = 0
@@ -124,6 +128,11 @@ class Work:
     @property
     def ours(self) -> bool:
         return self.ledger.ours
+
+    def keep_in_doubt(self, decided: str | None) -> None:
+        """It was tried, and the store knows: that goes with the partition, too."""
+        self.noted = True
+        self.ledger.doubts[self.scope.name, self.record.offset] = Doubt(self.calls, decided)
 
     def message(self) -> AnyMessage:
         """The message for those who are told of it: its value undecoded where no handler saw it,

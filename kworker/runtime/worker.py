@@ -40,9 +40,10 @@ from .delivery.api import Delivery, Hands, Shipment
 from .delivery.at_least_once import AtLeastOnce
 from .executors import EventLoop, Executor, Hooks, executor_for
 from .gates import Gates
+from .handover import Handover
 from .intake import Intake
 from .lanes import Lanes
-from .loop import Inbox, Limits, Loop, stored_in
+from .loop import Inbox, Limits, Loop
 from .outbox import Outbox, Parcel
 from .positions import EARLIEST, Positions
 from .quota import Quota
@@ -235,7 +236,16 @@ class Worker:
                 return self._arm("lender", lender)
 
             loop, executor = self._assemble(
-                register, names, connection, served, store, lend, producer, events, plugins
+                register,
+                names,
+                connection,
+                served,
+                store,
+                cluster,
+                lend,
+                producer,
+                events,
+                plugins,
             )
             facts = self._facts(register, served, place)
             loop.tell("worker_started", worker=facts)
@@ -331,6 +341,7 @@ class Worker:
         connection: Kafka,
         served: dict[str, int],
         store: Store,
+        cluster: str,
         lend: Callable[[], Lender],
         producer: Producer,
         events: EventLoop,
@@ -434,6 +445,7 @@ class Worker:
             clock=clock,
             unknown_handler_wait=values["unknown_handler_wait"],
         )
+        handover = Handover(cluster=cluster, store=store, intake=intake)
         loop = Loop(
             consumer=consumer,
             topics=list(served),
@@ -451,7 +463,7 @@ class Worker:
                 tell=tell,
                 recorded=intake.recorded,
                 forget=intake.forget,
-                stored=stored_in(store, intake),
+                heard=handover.heard,
             ),
             timers=timers,
             inbox=inbox,
@@ -466,6 +478,7 @@ class Worker:
             tell=tell,
             ends=ends,
             quota=self._quota(),
+            handover=handover,
             seen=watch.news,
             asked_ends=ends_watch.news,
             serves=serves,

@@ -238,6 +238,7 @@ def test_positions_are_shown_with_what_else_the_commit_says(open_shop: Any) -> N
             "committed": 5,
             "leader_epoch": 0,
             "metadata": "map\x1b",
+            "map": None,
         },
         {
             "topic": shop.source,
@@ -245,6 +246,7 @@ def test_positions_are_shown_with_what_else_the_commit_says(open_shop: Any) -> N
             "committed": None,
             "leader_epoch": None,
             "metadata": None,
+            "map": None,
         },
     ]
     assert table[1].split() == [shop.source, "0", "5", "0", "map\\x1b"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,23 +22,38 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
     gaps: list[int], parts: int, data: st.DataObject
 ) -> None:
     ledger = Ledger(HERE, 0)
+    every = (1 << parts) - 1
+    bits = [1 << number for number in range(parts)]
     unfinished: dict[int, int] = {}
     offset = -1
     for gap in gaps:
         offset += gap
-        ledger.open(offset, parts, 3, None)
-        unfinished[offset] = parts
+        ledger.open(offset, every, 3, None)
+        unfinished[offset] = every
 
     while unfinished:
         chosen = data.draw(st.sampled_from(sorted(unfinished)))
-        ledger.close(chosen, size=3)
-        unfinished[chosen] -= 1
+        part = data.draw(st.sampled_from([bit for bit in bits if unfinished[chosen] & bit]))
+        ledger.close(chosen, part, size=3)
+        unfinished[chosen] -= part
         if not unfinished[chosen]:
             del unfinished[chosen]
 
-        assert ledger.safe == min(unfinished, default=offset + 1)
+        safe = min(unfinished, default=offset + 1)
+        assert ledger.safe == safe
         assert ledger.count == len(unfinished)
         assert ledger.size == 3 * len(unfinished)
+        for bit in bits:
+            left = {one for one, parts in unfinished.items() if parts & bit}
+            assert {one for one in range(safe, offset + 1) if one not in ledger.done(bit)} == left
+            assert all(ledger.awaits(one, bit) for one in left)
+        some_are_done = any(one not in unfinished for one in _opened(gaps) if one > safe)
+        halves = any(parts != every for parts in unfinished.values())
+        assert ledger.scattered(every) == (some_are_done or halves)
+
+
+def _opened(gaps: list[int]) -> list[int]:
+    return [offset - 1 for offset in accumulate(gaps)]
 
 
 def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:
@@ -46,7 +63,7 @@ def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:
     ledger.reach(4)
 
     assert ledger.safe == 0
-    ledger.close(0, 3)
+    ledger.close(0, 1, 3)
     assert ledger.safe == 4
 
 
@@ -57,7 +74,7 @@ def test_the_point_carries_the_leader_epoch_of_the_record_before_it() -> None:
 
     epochs = []
     for offset in range(4):
-        ledger.close(offset, 3)
+        ledger.close(offset, 1, 3)
         epochs.append((ledger.point().offset, ledger.point().leader_epoch))
 
     assert epochs == [(1, 3), (2, 3), (3, 4), (4, 4)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +21,9 @@ class Hands:
     recorded, and its part of its offset closed. `again`: call its handler again after that many
     seconds. `later`: call a function after that many seconds. `points`: what may be committed
     and is not yet, of these partitions or (None) of all; it may wait so many seconds for the
-    store. `committed`: what became of a commit. `begin_again`: what became of these partitions'
-    messages is not known; read them from where Kafka says. `stuck`: the work's partition waits,
-    for that reason.
+    store. `committed`: what became of a commit of these; whether it is worth trying again at
+    once, with shorter notes. `begin_again`: what became of these partitions' messages is not
+    known; read them from where Kafka says. `stuck`: the work's partition waits, for that reason.
     """
 
     enter: Callable[[Work], None]
@@ -31,7 +31,7 @@ class Hands:
     again: Callable[[Work, float], None]
     later: Callable[[float, Callable[[], None]], None]
     points: Callable[[Iterable[Partition] | None, float], dict[Partition, Committed]]
-    committed: Callable[[CommitResult], None]
+    committed: Callable[[Mapping[Partition, Committed], CommitResult], bool]
     begin_again: Callable[[Iterable[Partition]], None]
     stuck: Callable[[Work, str], None]
 

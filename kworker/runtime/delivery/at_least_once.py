@@ -12,11 +12,12 @@ The order of steps, and why no crash between any two of them loses a message:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from ... import headers as names
 from ...errors import PublishRejected
-from ...kafka.api import CommitResult, Consumer, Receipt, Refusal
+from ...kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal
 from ...message import Partition
 from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, RetryLater, SendOn, Skipped, TryAgain
 from ...plugins import Tell
@@ -293,33 +294,34 @@ class AtLeastOnce:
         settled, self._settled = self._settled, []
         retried, self._retried = self._retried, []
         decided, self._decided = self._decided, []
-        for work, _ in decided:
-            work.noted = True
+        for work, copy in decided:
+            work.keep_in_doubt(copy.encode())
             self._ship(work, self._copies[work])
         for work, delay in retried:
-            work.noted = True
+            work.keep_in_doubt(None)
             self._hands.again(work, delay)
         for work, outcome in settled:
             self._close(work)
             self._hands.closed(work, outcome)
 
     def _close(self, work: Work) -> None:
-        work.ledger.close(work.record.offset, work.record.size)
+        work.ledger.close(work.record.offset, work.part, work.record.size)
 
     def commit(self, patience: float = 0.0) -> None:
         points = self._hands.points(None, patience)
         if points:
             self._commits += 1
-            self._consumer.commit(points, self._committed)
+            self._consumer.commit(points, partial(self._committed, points))
 
     def commit_last(self, partitions: Iterable[Partition], patience: float) -> None:
-        points = self._hands.points(partitions, patience)
-        if points:
-            self._hands.committed(self._consumer.commit_now(points))
+        while points := self._hands.points(partitions, patience):
+            if not self._hands.committed(points, self._consumer.commit_now(points)):
+                break
 
-    def _committed(self, result: CommitResult) -> None:
+    def _committed(self, points: Mapping[Partition, Committed], result: CommitResult) -> None:
         self._commits -= 1
-        self._hands.committed(result)
+        if self._hands.committed(points, result):
+            self.commit()
 
     def _forget_foreign(self) -> None:
         """Drop what belongs to partitions that are no longer ours: their new owner decides."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import tenacity
@@ -39,6 +40,9 @@ def behave(kind: str, message: Message[dict[str, Any]]) -> None:
     match kind:
         case "nap":
             time.sleep(message.value["seconds"])
+        case "held":
+            while Path(os.environ["HELD"]).exists():
+                time.sleep(0.02)
         case "once" if message.attempt == 1:
             raise Broken("the first call of all fails")
         case "chain" if message.attempt <= 2:

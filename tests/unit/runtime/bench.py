@@ -30,9 +30,10 @@ from kworker.runtime.executors import (
     Threads,
 )
 from kworker.runtime.gates import Gates
+from kworker.runtime.handover import Handover
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
-from kworker.runtime.loop import Inbox, Limits, Loop, stored_in
+from kworker.runtime.loop import Inbox, Limits, Loop
 from kworker.runtime.outbox import Outbox, Parcel
 from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.timers import Timers
@@ -126,6 +127,7 @@ class Consumer:
         self.silent = False  # whether the coordinator does not answer
         self.away = False  # whether no broker answers
         self.refuse = ""  # why commits are refused
+        self.takes = 4095  # characters with a commit
         self.polls = 0
         self.joined = True
         self.seen: dict[Partition, int] = {}
@@ -204,6 +206,8 @@ class Consumer:
     def commit_now(self, positions: Mapping[Partition, Committed]) -> CommitResult:
         if self.refuse:
             return CommitResult({}, dict.fromkeys(positions, self.refuse), True)
+        if any(len(point.metadata) > self.takes for point in positions.values()):
+            return CommitResult({}, dict.fromkeys(positions, "too large"), oversized=True)
         for partition, point in positions.items():
             self.watch(partition, point.offset)
             self.broker.committed[partition] = point
@@ -390,6 +394,7 @@ class Bench:
             clock=clock,
             unknown_handler_wait=900.0,
         )
+        handover = Handover(cluster="c", store=kept, intake=intake)
         self.loop = Loop(
             consumer=self.consumer,
             topics=["orders"],
@@ -407,7 +412,7 @@ class Bench:
                 tell=tell,
                 recorded=intake.recorded,
                 forget=intake.forget,
-                stored=stored_in(kept, intake),
+                heard=handover.heard,
             ),
             timers=timers,
             inbox=inbox,
@@ -421,6 +426,7 @@ class Bench:
             clock=clock,
             tell=tell,
             ends=ends,
+            handover=handover,
         )
         self.consumer.subscribe(self.loop.topics, self.loop)
         if assign:

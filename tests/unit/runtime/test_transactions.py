@@ -21,11 +21,11 @@ from kworker import (
     SettingsError,
     Skip,
     Transaction,
+    note,
 )
 from kworker.kafka.api import Committed
 from kworker.message import Partition
 from kworker.runtime.executors import Answer, Down, Executor, Threads
-from kworker.runtime.loop import signature
 from kworker.runtime.worker import _open_store
 from kworker.stores.api import Log
 
@@ -430,7 +430,7 @@ def test_reading_begins_where_an_older_store_ends_if_the_commit_names_that_store
     bench = benches(app, broker=bench.broker, folder=bench.folder)
     finished(bench)
 
-    assert (point.offset, point.metadata) == (3, signature(uuid))
+    assert (point.offset, named_in(point)) == (3, uuid)
     assert rows(bench) == [0, 1, 2]
     assert calls == [0, 1, 2, 1, 2]
     assert bench.committed() == 3
@@ -450,7 +450,9 @@ def test_a_commit_of_another_host_is_where_reading_begins(benches: Callable[...,
         bench.broker.write(P0, b'{"n": %d}' % n)
     finished(bench)
     bench.broker.write(P0, b'{"n": 2}')
-    bench.broker.committed[P0] = Committed(3, metadata=signature("another"))
+    bench.broker.committed[P0] = Committed(
+        3, metadata=note.write(note.Note(store="another"), place(P0, 3))[0]
+    )
     bench.executor.close()
 
     again = bench.again()
@@ -476,8 +478,19 @@ def test_commits_of_topics_without_such_handlers_name_no_store(
     bench.broker.write(P0, b'{"n": 0}')
     finished(bench)
 
-    assert bench.broker.committed[returns].metadata == ""
-    assert bench.broker.committed[P0].metadata == signature(bench.store.uuid)
+    assert named_in(bench.broker.committed[returns], returns) is None
+    assert named_in(bench.broker.committed[P0]) == bench.store.uuid
+
+
+def place(partition: Partition, offset: int) -> note.Place:
+    return note.Place("c", f"id-of-{partition.topic}" if partition == P0 else "returns", 0, offset)
+
+
+def named_in(point: Committed, partition: Partition = P0) -> str | None:
+    """The store that a commit names."""
+    found = note.read(point.metadata, place(partition, point.offset))
+    assert found is not None
+    return found.store
 
 
 def is_async(app: App) -> None:
