@@ -18,8 +18,6 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .publisher import Publisher
 
-_LATER = ("exactly_once", "at_most_once")
-
 
 class App:
     """Handlers and settings under one name, which is the consumer group unless told otherwise.
@@ -44,11 +42,6 @@ class App:
             raise SettingsError(f'App({name!r}): an app needs a name, as App("shop")')
         if retry is not None and not isinstance(retry, Retry):
             raise SettingsError(f"App(retry={retry!r}): give a Retry, as Retry(attempts=3)")
-        if settings_given.get("delivery") in _LATER:
-            raise SettingsError(
-                f"App(delivery={settings_given['delivery']!r}) is not available in this version; "
-                "there is 'at_least_once'"
-            )
         self.name = name
         self.retry = retry
         self.include = (include,) if isinstance(include, str) else tuple(include)

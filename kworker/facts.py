@@ -64,5 +64,6 @@ class Snapshot:
     retried: int
     dead_lettered: int
     skipped: int  # as duplicates
+    lost: int  # under at_most_once: committed, and not known to be finished
     store_bytes: int
     last_turn: float  # seconds that the last turn of the loop took

@@ -134,7 +134,8 @@ class Settings(TypedDict, total=False):
         Setting(None, "A name of this process alone, for static membership of the group."),
     ]
     delivery: Annotated[
-        Literal["at_least_once"], Setting("at_least_once", "The promise of delivery.")
+        Literal["at_least_once", "exactly_once", "at_most_once"],
+        Setting("at_least_once", "What is promised of each message; one mode a group."),
     ]
     concurrency: Annotated[
         int, Setting(1, "Handlers that run at once in a process; 1 runs in order.", "-c", minimum=1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .admin import is_embedded
 from .config import Config
 from .connection import Kafka
 
-__all__ = ["Kafka", "connect"]
+__all__ = ["Kafka", "connect", "is_embedded"]
 
 
 def connect(

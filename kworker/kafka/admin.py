@@ -98,7 +98,7 @@ class ClusterAdmin:
             for name in wanted
             if name in known and known[name].error is None and known[name].partitions
         ]
-        full = not _mock(metadata)
+        full = not is_embedded(metadata.cluster_id or "")
         ids = self._ids(present) if full else {}
         configs = self._configs(present) if full else {}
         return {
@@ -121,7 +121,7 @@ class ClusterAdmin:
         """
         wanted = {topic.name: topic for topic in topics}
         answers: dict[str, str | None] = {}
-        if wanted and _mock(self._metadata("create topics")):
+        if wanted and is_embedded(self._metadata("create topics").cluster_id or ""):
             answers = {name: self._ask_for(name) for name in wanted}
         until = time.monotonic() + self._timeout
         while missing := [topic for name, topic in wanted.items() if name not in answers]:
@@ -137,7 +137,7 @@ class ClusterAdmin:
     def members(self, group: str) -> list[Member]:
         """Who is in the group now; nobody where there is no such group, or where the broker
         does not offer to tell. Raises KafkaUnavailable."""
-        if _mock(self._metadata("describe the group")):
+        if is_embedded(self._metadata("describe the group").cluster_id or ""):
             return []
 
         def ask(patience: float) -> list[Member]:
@@ -359,10 +359,10 @@ class ClusterAdmin:
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
-def _mock(metadata: Any) -> bool:
-    """Whether this is librdkafka's mock cluster: it knows no topic ids, no configurations and
-    no creation, and lets whoever asks for them wait in vain."""
-    return (metadata.cluster_id or "").startswith("mockCluster")
+def is_embedded(cluster: str) -> bool:
+    """Whether a cluster of this id is librdkafka's mock: it knows no topic ids, configurations,
+    creation and transactions, and lets whoever asks for them wait in vain."""
+    return cluster.startswith("mockCluster")
 
 
 def _usable(topic: Any) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..message import Headers, Partition, Record
 
@@ -71,6 +71,15 @@ class Assignments(Protocol):
         """These are somebody else's already; nothing about them may be committed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Positions with what proves now that a member of the group may commit them: `standing`,
+    which a rebalance makes worthless. What it is only `kafka/` knows."""
+
+    standing: Any
+    positions: Mapping[Partition, Committed]
+
+
 class Consumer(Protocol):
     """One member of one group. Only one thread may touch it: any call may serve call-backs."""
 
@@ -107,6 +116,10 @@ class Consumer(Protocol):
         answered: Callable[[CommitResult], None],
     ) -> None:
         """Commit without waiting; `answered` is called from a later `poll`."""
+
+    def memberships(self, positions: Mapping[Partition, Committed]) -> list[Membership]:
+        """Positions for a transaction that is begun now, by the member that each is assigned
+        to; those of other partitions are left out."""
 
     def commit_now(self, positions: Mapping[Partition, Committed]) -> CommitResult:
         """Commit and wait. For rebalance call-backs, in which no answer is polled; it has
@@ -188,6 +201,65 @@ class Producer(Protocol):
 
     def close(self, timeout: float = 10.0) -> None:
         """Flush, then stop; what is not answered by then is answered with a Refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message on its way to Kafka."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A transaction is committed: its messages and its positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A transaction was aborted because of these of its messages, by their places in it. Where
+    one is too large or invalid, others that went in the same batch are refused with it."""
+
+    refusals: Mapping[int, Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A transaction was aborted, or will be: nothing of it is visible, ever. `expected` where a
+    rebalance is the reason."""
+
+    text: str
+    expected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A transaction was to be committed, and nobody says whether it was; it is over by the time
+    that the group's positions are told."""
+
+    text: str
+
+
+Ended = Written | Refused | Undone | Unknown
+
+
+class Transactions(Protocol):
+    """Transactions under one id, of which this is the only user. Only one thread at a time may
+    call it."""
+
+    def open(self) -> None:
+        """Become the only user; ends what another one left open. Raises KafkaUnavailable and
+        CannotGoOn."""
+
+    def commit(self, messages: Sequence[Outgoing], members: Sequence[Membership]) -> Ended:
+        """One transaction with these messages and positions; may block for a minute. Raises
+        CannotGoOn when another process uses the id, KafkaUnavailable when access is refused."""
+
+    def close(self) -> None:
+        """Let go; what is open is aborted by its next user or by time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from confluent_kafka.admin import AdminClient
 from ..message import Partition, Record
 from . import reader
 from .admin import ClusterAdmin
-from .api import Admin, Committed, Consumer, Producer
+from .api import Admin, Committed, Consumer, Producer, Transactions
 from .config import Config
 from .consumer import GroupConsumer, committed, made
 from .pair import PairedConsumer
 from .producer import ReliableProducer
+from .transactions import TransactionalProducer
 from .voice import Voice
 
 
@@ -50,6 +51,10 @@ class Kafka:
     def producer(self, *, delivery_timeout: float) -> Producer:
         """A producer that gives a message up after `delivery_timeout` seconds."""
         return ReliableProducer(self._config, delivery_timeout, self._voice)
+
+    def transactions(self, id: str) -> Transactions:
+        """Transactions under that id."""
+        return TransactionalProducer(self._config, self._voice, id)
 
     def admin(self, timeout: float = 30.0) -> Admin:
         """Topics and cluster; what it asks is given up after `timeout` seconds."""

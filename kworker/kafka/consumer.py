@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from ..errors import Bug, KafkaUnavailable, TopicsMissing
 from ..message import Partition, Record
 from .admin import ClusterAdmin
-from .api import Assignments, CommitResult, Committed, Trouble
+from .api import Assignments, CommitResult, Committed, Membership, Trouble
 from .config import Config
 from .voice import Voice, clean
 
@@ -232,7 +232,7 @@ class GroupConsumer:
 
     def commit(self, positions: Mapping[Partition, Committed], answered: Answered) -> None:
         """Commit without waiting; `answered` is called from a later `poll`, or by `close`."""
-        offsets = _commits(positions)
+        offsets = commits(positions)
         if not offsets:
             self._answers.append((answered, CommitResult({}, {})))
             return
@@ -247,13 +247,21 @@ class GroupConsumer:
     def commit_now(self, positions: Mapping[Partition, Committed]) -> CommitResult:
         """Commit and wait. For rebalance call-backs, in which no answer is polled; it has
         no bound of its own when the broker hangs."""
-        offsets = _commits(positions)
+        offsets = commits(positions)
         if not offsets:
             return CommitResult({}, {})
         try:
             return _result(None, self._client.commit(offsets=offsets, asynchronous=False))
         except KafkaException as error:
             return _all_refused(positions, error.args[0])
+
+    def memberships(self, positions: Mapping[Partition, Committed]) -> list[Membership]:
+        """Positions for a transaction that is begun now; those of partitions that are not
+        assigned are left out, for the broker checks the member's generation alone."""
+        own = {part: point for part, point in positions.items() if part in self._owned}
+        if not own or not self._client.memberid():
+            return []  # what proves nothing would be accepted
+        return [Membership(self._client.consumer_group_metadata(), own)]
 
     def ends(
         self, partitions: Iterable[Partition], timeout: float
@@ -585,7 +593,7 @@ def _content(places: Iterable[Any]) -> frozenset[tuple[str, int, int]]:
     return frozenset((place.topic, place.partition, place.offset) for place in places)
 
 
-def _commits(positions: Mapping[Partition, Committed]) -> list[Any]:
+def commits(positions: Mapping[Partition, Committed]) -> list[Any]:
     """As the client takes them; a negative offset would fail the whole commit."""
     return [
         _at(partition, position.offset, position.leader_epoch, position.metadata)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from ..message import Partition, Record
-from .api import Assignments, CommitResult, Committed, Trouble
+from .api import Assignments, CommitResult, Committed, Membership, Trouble
 from .consumer import Answered, GroupConsumer
 
 JOIN = 5.0  # seconds that the second member waits for the first one to have joined
@@ -129,6 +129,14 @@ class PairedConsumer:
                 for member, own in self._split(positions)
             ]
         )
+
+    def memberships(self, positions: Mapping[Partition, Committed]) -> list[Membership]:
+        """Positions for a transaction that is begun now, with each member's own standing."""
+        return [
+            membership
+            for member, own in self._split(positions)
+            for membership in member.memberships({part: positions[part] for part in own})
+        ]
 
     def ends(
         self, partitions: Iterable[Partition], timeout: float

@@ -236,7 +236,7 @@ class ReliableProducer:
         with self._swapping:
             clients = [client for client in (self._client, self._lone) if client is not None]
         for client in clients:
-            _abandon(client)
+            abandon(client)
         left = Refusal("unavailable", "not acknowledged before the producer was closed", False)
         for sending in list(self._open.values()):
             self._answer(sending, left)
@@ -308,7 +308,7 @@ class ReliableProducer:
             if id(sending) not in waiting and any(sending.client is one for one in ended):
                 self._answer(sending, refusal)
         for client in ended:
-            _abandon(client)
+            abandon(client)
 
     def _new_client(self, *, alone: bool = False) -> Any:
         properties = self._config.producer(self._delivery_timeout)
@@ -318,16 +318,7 @@ class ReliableProducer:
         return made(confluent_kafka.Producer, properties, self._config)
 
     def _refusal(self, sending: _Sending, error: KafkaError) -> Refusal:
-        kind = _KINDS.get(error.code(), "unavailable")
-        text = f"{sending.topic}: {clean(error.str())}"
-        if error.code() == KafkaError._MSG_TIMED_OUT:
-            text = (
-                f"{sending.topic}: not acknowledged by Kafka at {self._voice.address} within "
-                f"{self._delivery_timeout:g} s"
-            )
-            if reason := self._voice.last_words():
-                text += f": {reason}"
-        return Refusal(kind, text, kind != "unavailable")
+        return refusal(sending.topic, error, self._voice, self._delivery_timeout)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
@@ -338,7 +329,18 @@ def _fatal(error: KafkaError) -> bool:
     return bool(error.fatal()) or error.code() in _FATAL
 
 
-def _abandon(client: Any) -> None:
+def refusal(topic: str, error: KafkaError, voice: Voice, timeout: float) -> Refusal:
+    """Why a message for that topic was not acknowledged, the client having tried so long."""
+    kind = _KINDS.get(error.code(), "unavailable")
+    text = f"{topic}: {clean(error.str())}"
+    if error.code() == KafkaError._MSG_TIMED_OUT:
+        text = f"{topic}: not acknowledged by Kafka at {voice.address} within {timeout:g} s"
+        if reason := voice.last_words():
+            text += f": {reason}"
+    return Refusal(kind, text, kind != "unavailable")
+
+
+def abandon(client: Any) -> None:
     """Let go of what the client still holds, so that its end does not wait for a broker."""
     try:
         client.purge()

@@ -55,6 +55,9 @@ STEPS: Mapping[str, tuple[Method, ...]] = {
     "send": (Method("producer", "send"),),
     "acknowledge": (Method("delivery", "answered"), Method("outbox", "answered")),
     "close": (Method("hands", "closed"), Method("loop", "_closed")),
+    "produce": (Method("transactions", "_produce"),),
+    "offsets": (Method("transactions", "_send_offsets"),),
+    "end": (Method("transactions", "_end"),),
     "commit": (Method("consumer", "commit"), Method("consumer", "commit_now")),
     "committed": (Method("hands", "committed"),),
     "prune": (Method("store", "prune"),),
@@ -65,6 +68,8 @@ STEPS: Mapping[str, tuple[Method, ...]] = {
     "leave": (Method("consumer", "close"),),
 }
 """Every step by its name, and where it is taken. Each can be met before and after.
+
+`produce`, `offsets` and `end` are the steps of a Kafka transaction.
 
 Of `commit`, before is before it is sent, after is before it is answered; `committed` is the
 answer. What `acknowledge` is to what was sent, too. A `record` may hold what was settled, what

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from ..kafka.api import Committed
 from ..message import Partition, Record
@@ -90,6 +91,29 @@ class Ledger:
         closed = self._closed
         while closed and opened and opened[0] in closed:
             closed.remove(opened.popleft())
+
+    def reopen(self, offset: int, part: int, size: int) -> None:
+        """Take back that a part of an offset was closed."""
+        left = self._left.get(offset, 0)
+        self._left[offset] = left | part
+        if left:
+            return
+        self.size += size
+        if offset in self._closed:
+            self._closed.remove(offset)
+        else:
+            # What was closed between it and the first open one is not known any more; as a gap
+            # it counts as done all the same.
+            self._open = deque(sorted((*self._open, offset)))
+
+    def unfinished(self, most: int) -> list[int]:
+        """The oldest open offsets, so many at most."""
+        closed = self._closed
+        return list(islice((one for one in self._open if one not in closed), most))
+
+    def left(self, offset: int) -> int:
+        """The parts of an offset that are open, a bit each."""
+        return self._left.get(offset, 0)
 
     def reach(self, position: int) -> None:
         """Nothing that was not opened stands below `position`: markers, or the log's end."""

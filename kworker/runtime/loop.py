@@ -23,7 +23,7 @@ from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorde
 from ..plugins import Tell
 from ..ranges import Ranges
 from ..stores.api import Log, Store, Turn
-from .delivery.api import Delivery, Hands
+from .delivery.api import BUSY, Delivery, Hands
 from .executors import DONE, Executor, Performed
 from .gates import Gates
 from .handover import Handover
@@ -43,12 +43,12 @@ log = logging.getLogger("kworker.runtime")
 
 BATCH = 500  # records taken from Kafka in one turn
 IDLE = 0.05  # seconds that a turn waits for Kafka when nothing else can happen
-BUSY = 0.005  # seconds that it waits for handlers before it looks at Kafka again
 GRACE = 0.1  # seconds without a poll before a full partition is paused: pausing costs a refetch
 BEHIND = 10  # times max_in_flight: what may be finished behind an offset that is not
 LATER = 1.0  # seconds until something that Kafka did not answer is asked again
 PLACING = 0.5  # seconds that the last commit of a partition may wait for its turn at the store
 LAST_SENT = 2.0  # seconds that a stop waits for Kafka to take what handlers' transactions published
+LAST_COMMIT = 0.3  # seconds that a stop waits for it in any case
 PRUNE = 1.0  # seconds between two steps of forgetting
 
 Answered = tuple[Any, Any]  # what was sent, and what Kafka said to it
@@ -167,7 +167,7 @@ class Loop:
         records = self.poll()
         self.dispatch(self.intake.admit(self.mine(records)))
         self.timers.run()
-        self.hear(self.news(self.timers.patience(BUSY)))
+        self.hear(self.news(self.timers.patience(self.delivery.patience)))
         due = self._beat.due()
         if due:
             self.hear(self.held())
@@ -817,12 +817,17 @@ class Loop:
             self.hear(self.held())
             self.timers.run()
             self.delivery.record()
+            self.start()
             if self._beat.due():
                 self.delivery.commit()
         finished = not (self.runs or self.delivery.pending)
+        if not finished:
+            self.delivery.close()
+            self.tell("worker_beat", snapshot=self.snapshot())
         self._let_out(Deadline(self.clock, min(LAST_SENT, deadline.remaining)))
         self.delivery.commit(patience=min(PLACING, deadline.remaining))
-        while self.delivery.committing and not deadline.passed:
+        last = Deadline(self.clock, max(LAST_COMMIT, deadline.remaining))
+        while self.delivery.committing and not last.passed:
             self.consumer.poll(BATCH, 0.01)
             self.hear(self.news(0.0))
         self.beat()
@@ -838,13 +843,20 @@ class Loop:
                 self.hear([self.inbox.get(timeout=BUSY)])
             self.outbox.turn(patience=BUSY)
 
+    def close(self) -> None:
+        """Leave the group; serves `revoked` for what is still ours."""
+        try:
+            self.consumer.close()
+        finally:
+            self.delivery.close()
+
     def abandon(self, within: float) -> bool:
         """Leave at once after an error: nothing more is recorded or committed. Whether what runs
         has ended within so many seconds."""
         try:
             self.lost(list(self.ledgers))
         finally:
-            self.consumer.close()
+            self.close()
         deadline = Deadline(self.clock, within)
         while self.runs and not deadline.passed:
             ended = self.news(min(BUSY, deadline.remaining))
@@ -933,6 +945,7 @@ class Loop:
             retried=self.delivery.retried,
             dead_lettered=self.delivery.dead_lettered,
             skipped=self.skipped,
+            lost=self.delivery.lost,
             store_bytes=self.store.size,
             last_turn=self._took,
         )

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..kafka.api import Assignments, CommitResult, Committed, Consumer, Trouble
+from ..kafka.api import Assignments, CommitResult, Committed, Consumer, Membership, Trouble
 from ..message import Partition, Record
 
 
@@ -101,6 +101,9 @@ class Alone:
         self, positions: Mapping[Partition, Committed], answered: Callable[[CommitResult], None]
     ) -> None:
         answered(self.commit_now(positions))
+
+    def memberships(self, positions: Mapping[Partition, Committed]) -> list[Membership]:
+        return []  # it commits nothing
 
     def commit_now(self, positions: Mapping[Partition, Committed]) -> CommitResult:
         self._kept.update(positions)

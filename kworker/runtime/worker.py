@@ -24,10 +24,10 @@ from ..app import App
 from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import KafkaUnavailable, SettingsError
-from ..facts import HandlerInfo, WorkerInfo
+from ..facts import HandlerInfo, Snapshot, WorkerInfo
 from ..handlers import Handler, Register
 from ..kafka import Kafka
-from ..kafka.api import Admin, Consumer, Producer
+from ..kafka.api import Admin, Committed, Consumer, Producer
 from ..message import Partition
 from ..offsets import Position
 from ..plugins import Plugins
@@ -36,8 +36,8 @@ from ..settings import UNIQUE, Configuration, Settings
 from ..stores import Lender, Store, default_path, open_lender, open_store
 from . import drain, failpoints
 from .batches import Gathering
+from .delivery import modes
 from .delivery.api import Delivery, Hands, Shipment
-from .delivery.at_least_once import AtLeastOnce
 from .executors import EventLoop, Executor, Hooks, executor_for
 from .gates import Gates
 from .handover import Handover
@@ -182,12 +182,14 @@ class Worker:
             values["replay_topic"],
             values["dlq_topic"],
         )
+        modes.refuse(values["delivery"], register, unique=self._unique)
         connection = kafka.connect(
             values["bootstrap_servers"],
             common=configuration.kafka,
             consumer=configuration.kafka_consumer,
             producer=configuration.kafka_producer,
-            client_id=f"kworker-{self._app.name}-{socket.gethostname()}-{os.getpid()}",
+            client_id=f"kworker-{self._app.name}-{socket.gethostname()}-{os.getpid()}"
+            + modes.mark(values["delivery"]),
             group_protocol=values["group_protocol"],
             instance_id=values["instance_id"],
         )
@@ -198,6 +200,10 @@ class Worker:
                 place = str(ending.enter_context(folder()) / "unique.db")
             with contextlib.closing(connection.admin(values["connect_timeout"])) as admin:
                 cluster = admin.cluster_id()
+                if kafka.is_embedded(cluster):
+                    modes.refuse_embedded(values["delivery"])
+                members = [one.client_id for one in admin.members(self._group)]
+                modes.refuse_mixed(values["delivery"], self._group, members)
                 # Before anything is created on the cluster: it may be unusable.
                 sharing = next((one.name for one in register if one.takes_transaction), None)
                 store = _open_store(place, self._group, cluster, plugins, sharing)
@@ -254,8 +260,9 @@ class Worker:
             except BaseException:
                 idle = self._abandon(loop)
                 raise
+            _summarise(loop.snapshot())
             if finished:
-                loop.consumer.close()
+                loop.close()
             else:
                 log.error(
                     "not finished within the shutdown timeout; what was in flight comes again"
@@ -401,18 +408,26 @@ class Worker:
             )
 
         def delivery(hands: Hands) -> Delivery:
-            mode = AtLeastOnce(
-                store=store,
-                topics=names,
-                send=send,
-                consumer=consumer,
-                hands=arm("hands", hands),
-                tell=tell,
-                wall=clock.wall,
-                reference_when_too_large=values["on_oversized_copy"] == "reference",
-                in_process=self._unique,
+            parts = modes.Parts(
+                group=self._group,
+                instance_id=values["instance_id"],
+                concurrency=values["concurrency"],
+                connection=connection,
+                arm=arm,
+                answer=inbox.put,
+                now=clock.monotonic,
+                shared={
+                    "store": store,
+                    "topics": names,
+                    "send": send,
+                    "consumer": consumer,
+                    "tell": tell,
+                    "wall": clock.wall,
+                    "reference_when_too_large": values["on_oversized_copy"] == "reference",
+                    "in_process": self._unique,
+                },
             )
-            return arm("delivery", mode)
+            return arm("delivery", modes.make(values["delivery"], arm("hands", hands), parts))
 
         def look() -> Seen:
             return Seen(
@@ -446,6 +461,12 @@ class Worker:
             unknown_handler_wait=values["unknown_handler_wait"],
         )
         handover = Handover(cluster=cluster, store=store, intake=intake)
+
+        def heard(partition: Partition, point: Committed | None, end: int) -> int | None:
+            if point is not None:
+                loop.delivery.heard(partition, point)
+            return handover.heard(partition, point, end)
+
         loop = Loop(
             consumer=consumer,
             topics=list(served),
@@ -463,7 +484,7 @@ class Worker:
                 tell=tell,
                 recorded=intake.recorded,
                 forget=intake.forget,
-                heard=handover.heard,
+                heard=heard,
             ),
             timers=timers,
             inbox=inbox,
@@ -623,6 +644,20 @@ def _in_order(register: Register, concurrency: int) -> Register:
         return handler
 
     return Register(ordered(handler) for handler in register)
+
+
+def _summarise(snapshot: Snapshot) -> None:
+    """What this process has done, for whoever reads the end of its log."""
+    counts = {
+        "handled": snapshot.handled,
+        "retried": snapshot.retried,
+        "dead_lettered": snapshot.dead_lettered,
+        "duplicates": snapshot.skipped,
+        "lost": snapshot.lost,
+    }
+    level = logging.ERROR if snapshot.lost else logging.INFO
+    said = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
+    log.log(level, "ended: %s", said, extra=counts)
 
 
 def _longest_chain(register: Register) -> float:

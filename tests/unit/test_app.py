@@ -47,12 +47,6 @@ def test_an_unknown_setting_is_refused_with_the_one_that_was_meant():
         App("shop", comit_every=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("delivery", ["exactly_once", "at_most_once"])
-def test_a_delivery_that_is_not_there_is_refused(delivery):
-    with pytest.raises(SettingsError, match="not available in this version"):
-        App("shop", delivery=delivery)
-
-
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"retry": 3}, {"delivery": "often"}])
 def test_what_cannot_be_meant_is_refused(options):
     with pytest.raises(SettingsError):

@@ -12,6 +12,8 @@ from ...outcome import Outcome
 from ..ledger import Ledger
 from ..work import Work
 
+BUSY = 0.005  # seconds that the loop waits for handlers before it looks at Kafka again
+
 
 @dataclass(frozen=True, slots=True)
 class Hands:
@@ -90,8 +92,19 @@ class Delivery(Protocol):
     def committing(self) -> bool:
         """Whether Kafka has not yet answered a commit."""
 
+    def heard(self, partition: Partition, point: Committed) -> None:
+        """What the last owner of a partition that is ours now has committed."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the loop may wait for handlers before it looks at Kafka again."""
+
+    def close(self) -> None:
+        """The loop is over: let go of what belongs to this delivery."""
+
     def holds(self, ledgers: set[Ledger]) -> bool:
         """Whether works of these ledgers have ended and are not closed yet."""
 
     retried: int
     dead_lettered: int
+    lost: int  # committed, and not known to be finished

@@ -28,7 +28,7 @@ from ...topics import GroupTopics
 from ..ledger import Ledger
 from ..settle import Copy, copy_for
 from ..work import Work
-from .api import Hands, Shipment
+from .api import BUSY, Hands, Shipment
 
 log = logging.getLogger("kworker.runtime")
 
@@ -91,6 +91,7 @@ class AtLeastOnce:
         self._watching = False
         self.dead_lettered = 0
         self.retried = 0
+        self.lost = 0
 
     @property
     def pending(self) -> int:
@@ -317,6 +318,16 @@ class AtLeastOnce:
         while points := self._hands.points(partitions, patience):
             if not self._hands.committed(points, self._consumer.commit_now(points)):
                 break
+
+    def heard(self, partition: Partition, point: Committed) -> None:
+        pass
+
+    @property
+    def patience(self) -> float:
+        return BUSY
+
+    def close(self) -> None:
+        pass
 
     def _committed(self, points: Mapping[Partition, Committed], result: CommitResult) -> None:
         self._commits -= 1

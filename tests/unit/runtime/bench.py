@@ -14,11 +14,19 @@ from kworker import App
 from kworker.errors import KafkaUnavailable
 from kworker.facts import HandlerInfo
 from kworker.hookspecs import hookimpl
-from kworker.kafka.api import Assignments, CommitResult, Committed, Receipt, Refusal, Trouble
+from kworker.kafka.api import (
+    Assignments,
+    CommitResult,
+    Committed,
+    Membership,
+    Receipt,
+    Refusal,
+    Trouble,
+)
 from kworker.message import Headers, Partition, Record
 from kworker.outcome import Outcome
 from kworker.runtime.batches import Gathering
-from kworker.runtime.delivery.api import Hands, Shipment
+from kworker.runtime.delivery.api import Delivery, Hands, Shipment
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
 from kworker.runtime.executors import (
     NO_HOOKS,
@@ -213,6 +221,10 @@ class Consumer:
             self.broker.committed[partition] = point
         return CommitResult({one: point.offset for one, point in positions.items()}, {})
 
+    def memberships(self, positions: Mapping[Partition, Committed]) -> list[Membership]:
+        own = {one: point for one, point in positions.items() if one in self.owned}
+        return [Membership(None, own)] if own and not self.refuse else []
+
     def ends(
         self, partitions: Iterable[Partition], timeout: float
     ) -> dict[Partition, tuple[int, int]]:
@@ -333,6 +345,9 @@ class Bench:
         max_in_flight: int = 1000,
         clock: Clock | None = None,
         transaction_timeout: float = 5.0,
+        mode: Callable[[Hands, dict[str, Any]], Delivery] = lambda hands, parts: AtLeastOnce(
+            hands=hands, **parts
+        ),
     ) -> None:
         self.app = app
         self.broker = broker or Broker()
@@ -374,17 +389,17 @@ class Bench:
                 others=self.executor,
             )
 
-        def delivery(hands: Hands) -> AtLeastOnce:
-            return AtLeastOnce(
-                store=kept,
-                topics=TOPICS,
-                send=self._send,
-                consumer=self.consumer,
-                hands=hands,
-                tell=tell,
-                wall=clock.wall,
-                reference_when_too_large=reference,
-            )
+        def delivery(hands: Hands) -> Delivery:
+            parts = {
+                "store": kept,
+                "topics": TOPICS,
+                "send": self._send,
+                "consumer": self.consumer,
+                "tell": tell,
+                "wall": clock.wall,
+                "reference_when_too_large": reference,
+            }
+            return mode(hands, parts)
 
         intake = Intake(
             register=register,

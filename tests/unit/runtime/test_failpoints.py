@@ -17,9 +17,12 @@ from kworker.handlers import Handler
 from kworker.kafka.consumer import GroupConsumer
 from kworker.kafka.pair import PairedConsumer
 from kworker.kafka.producer import ReliableProducer
+from kworker.kafka.transactions import TransactionalProducer
 from kworker.runtime import failpoints
 from kworker.runtime.delivery.api import Hands
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
+from kworker.runtime.delivery.at_most_once import AtMostOnce
+from kworker.runtime.delivery.exactly_once import ExactlyOnce
 from kworker.runtime.executors import Coroutines, Threads
 from kworker.runtime.intake import Admitted, Intake
 from kworker.runtime.lanes import Lanes
@@ -34,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 
 PARTS = {
     "consumer": (GroupConsumer, PairedConsumer, Alone),
-    "delivery": (AtLeastOnce,),
+    "delivery": (AtLeastOnce, AtMostOnce, ExactlyOnce),
     "executor": (Threads, Coroutines, Transactions),
     "handler": (Handler,),
     "hands": (Hands,),
@@ -45,6 +48,7 @@ PARTS = {
     "outbox": (Outbox,),
     "producer": (ReliableProducer,),
     "store": (SqliteStore,),
+    "transactions": (TransactionalProducer,),
 }
 
 
