@@ -51,8 +51,9 @@ class Handover:
 
     def heard(self, partition: Partition, point: Committed | None, end: int) -> int | None:
         """Told what is committed, None for nothing that is of this log, and where the log ends;
-        up to where the store has the effects of that, None where the commit names another store
-        or none, or no handler shares its transactions."""
+        up to where the store has the effects of that, below 0 where it has lost even where they
+        began, None where the commit names another store or none, or no handler shares its
+        transactions."""
         self._heard.pop(partition, None)
         if point is None:
             return None
@@ -72,7 +73,8 @@ class Handover:
         self._heard[partition] = point.offset, note
         if note.store != self._store.uuid or not self._intake.transactional(partition):
             return None
-        return self._store.place(self._intake.log_of(partition))
+        place = self._store.place(self._intake.log_of(partition))
+        return -1 if place is None else place
 
     def begin(self, ledger: Ledger) -> None:
         """The partition is ours from now on: what its last owner has done is remembered."""

@@ -142,6 +142,7 @@ class Loop:
         self.ledgers: dict[Partition, Ledger] = {}
         self.runs: set[Run] = set()
         self.paused: set[Partition] = set()
+        self.room = True  # for what is to be recorded
         self.untaken: set[Partition] = set()
         self.anew: set[Partition] = set()  # made anew, and no start in them yet
         self.strays: dict[Partition, Stray] = {}
@@ -164,6 +165,7 @@ class Loop:
 
     def turn(self) -> None:
         """One turn: in by batch, one by one between, out by batch."""
+        self.mind_the_store()
         records = self.poll()
         self.dispatch(self.intake.admit(self.mine(records)))
         self.timers.run()
@@ -288,6 +290,8 @@ class Loop:
 
     def start(self) -> None:
         """Hand the runs that may start to whoever is idle."""
+        if not self.room:
+            return
         for run in self.lanes.runs():
             self.runs.add(run)
             self.executor.start(run)
@@ -447,6 +451,18 @@ class Loop:
             for partition, ledger in self.ledgers.items()
         )
 
+    def mind_the_store(self) -> None:
+        """Take and start nothing while there is no room to record what becomes of it."""
+        if self.store.has_room() == self.room:
+            return
+        self.room = not self.room
+        if self.room:
+            log.info("there is room for the store again; its worker goes on")
+            return
+        reason = "the disk of the store is full, so nothing is taken until there is room again"
+        for partition in self.ledgers:
+            self.tell("partition_stuck", partition=partition, reason=reason)
+
     def reconcile(self) -> None:
         """Pause what is full or not due, resume what is not; the others flow on.
 
@@ -458,7 +474,12 @@ class Loop:
         for partition, ledger in self.ledgers.items():
             paused = partition in self.paused
             # What was full stays so until half of it is gone.
-            wanted = ledger.parked > 0 or ledger.sealed or fills(ledger, 2 if paused else 1)
+            wanted = (
+                not self.room
+                or ledger.parked > 0
+                or ledger.sealed
+                or fills(ledger, 2 if paused else 1)
+            )
             if wanted and not paused:
                 pause.append(partition)
             elif paused and not wanted:
@@ -870,6 +891,7 @@ class Loop:
     def beat(self) -> None:
         """Once a second: say how it goes. Now and then: forget what is old."""
         if self._second.due():
+            self.store.look()
             self._look_after_threads()
             self._look_at_topics()
             self.tell("worker_beat", snapshot=self.snapshot())

@@ -65,9 +65,9 @@ class Positions:
     ) -> None:
         """`heard` is told what is committed, and where the log ends, or None for what says nothing
         about the log that is there now; it answers up to where the store, where that is what the
-        commit speaks of, has the effects of it. `recorded` is asked above which offset the store
-        knows nothing; `forget` is told of logs that were cut, and where, and answers whether
-        within so many seconds it has forgotten what stood there."""
+        commit speaks of, has the effects of it, below 0 where it knows of none. `recorded` is
+        asked above which offset the store knows nothing; `forget` is told of logs that were cut,
+        and where, and answers whether within so many seconds it has forgotten what stood there."""
         self._consumer = consumer
         self._start_from = start_from
         self._on_lost_position = on_lost_position
@@ -120,7 +120,7 @@ class Positions:
                 start = begins[partition]
             else:
                 if partition not in cut:
-                    point = self._lower(partition, point, ends[partition][1])
+                    point = self._lower(partition, point, ends[partition])
                 start, lost = resolve(point, ends[partition], partition)
             if lost is not None:
                 self.tell_lost(lost)
@@ -154,11 +154,13 @@ class Positions:
         log.warning("%s: the store is busy; read later", ", ".join(map(str, cuts)))
         return False
 
-    def _lower(self, partition: Partition, point: Committed, end: int) -> Committed:
-        """Where a store is older than the commit, what it has lost is to be handled again."""
-        stored = self._heard(partition, point, end)
+    def _lower(self, partition: Partition, point: Committed, ends: tuple[int, int]) -> Committed:
+        """Where a store is older than the commit, what it has lost is to be handled again: all
+        there is, where it has lost even its first place."""
+        stored = self._heard(partition, point, ends[1])
         if stored is None or stored >= point.offset:
             return point
+        stored = ends[0] if stored < 0 else stored
         log.warning(
             "%s: the store is older than the commit, as after a power failure or from a backup: "
             "reading begins at %d, not at %d", partition, stored, point.offset,

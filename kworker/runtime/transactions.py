@@ -110,11 +110,20 @@ class Transactions:
         outcome = self._call(lender, call, run)
         if not isinstance(outcome, Done) or not work.ledger.ours:
             lender.rollback()
-            return outcome if work.ledger.ours else Dropped()
+            return self._no_room(lender, outcome, run) if work.ledger.ours else Dropped()
         try:
             return Recorded(lender.commit(_turn(work), outcome.outputs))
         except sqlite3.Error as error:
-            return Failed(error)
+            return self._no_room(lender, Failed(error), run)
+
+    def _no_room(self, lender: Lender, outcome: Outcome, run: Run) -> Outcome:
+        """A full disk is an outage of the handler, not its failure."""
+        if not (isinstance(outcome, Failed) and lender.full(outcome.error)):
+            return outcome
+        run.down = True
+        outage = Outage("the disk of the store is full")
+        outage.__cause__ = outcome.error
+        return Failed(outage)
 
     def _call(self, lender: Lender, call: Call, run: Run) -> Outcome:
         handler, work = call.handler, call.work

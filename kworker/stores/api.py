@@ -106,7 +106,16 @@ class Store(Protocol):
 
     def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
         """Write the turn durably. False, at once or after `patience` seconds, when another
-        process has its turn: nothing was written, ask again later."""
+        process has its turn, or there is no room on its disk (`has_room`): nothing was
+        written, ask again later."""
+
+    def has_room(self) -> bool:
+        """False from a `record` that found no room for it, which then returned False and wrote
+        nothing, until there may be room again."""
+
+    def look(self) -> None:
+        """Called about once a second. Raises StoreError where what is stored is no longer what
+        was opened: removed, replaced, damaged."""
 
     @property
     def uuid(self) -> str:
@@ -157,11 +166,15 @@ class Lender(Protocol):
     """
 
     def begin(self, patience: float) -> bool:
-        """Begin a transaction; False when others have had their turn for so many seconds."""
+        """Begin a transaction; False when others have had their turn, or the disk no room, for
+        so many seconds."""
 
     def known(self, marks: Sequence[Mark], log: Log | None, offset: int) -> bool:
         """Whether any of these marks was recorded; or, where `log` is given, that offset of it
         by any of their handlers."""
+
+    def full(self, error: BaseException) -> bool:
+        """Whether an error is about a disk without room, and so nobody's fault."""
 
     def lent(self, seconds: float) -> AbstractContextManager[sqlite3.Connection]:
         """The connection, for a handler and so many seconds: what takes longer is interrupted
@@ -174,7 +187,7 @@ class Lender(Protocol):
     def commit(self, turn: Turn, outputs: Sequence[Output]) -> tuple[tuple[int, Output], ...]:
         """Write the turn and the outputs beside what the handler wrote, durably; the outputs
         by their numbers. Raises sqlite3.Error where what the handler did cannot be committed,
-        when all of it is rolled back."""
+        or where there is no room for it (`full`), when all of it is rolled back."""
 
     def rollback(self) -> None:
         """Undo it all."""

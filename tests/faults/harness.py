@@ -47,7 +47,7 @@ from confluent_kafka import (
 )
 
 from .oracle import Commit, Copy, Effect, Kill, Place, Sent, Verdict, judge, read_effects
-from .replay import Event, committed_too_far, read_events, went_back
+from .replay import Event, committed_too_far, read_commit, read_events, went_back
 from .table import Row
 
 # Its classes are not exported in a way that type checkers accept.
@@ -58,6 +58,7 @@ APPS = Path(__file__).parent / "apps"
 FULL = os.environ.get("KWORKER_FAULTS") == "full"
 """Whether the long forms of the tests are wanted (`make faults`)."""
 
+OFFSETS = "__consumer_offsets"
 PLACE = ("topic", "partition", "offset")
 LETTER = (
     "kworker-message-id", "kworker-handler", "kworker-hop", "kworker-attempt",
@@ -262,6 +263,11 @@ class Lab:
         self.fault(f"exit {failpoint}")
         assert code == 137, f"it ended with {code}, not at {failpoint}"
 
+    def end(self, worker: Process, what: str) -> None:
+        """Count something that ends this worker by and by; remembered for the verdict."""
+        self._deaths.append(Kill(worker.pid, time.monotonic()))
+        self.fault(what)
+
     def fault(self, what: str) -> None:
         """Count something that was done to the worker, other than a kill, for the table."""
         self._faults[what] += 1
@@ -343,23 +349,22 @@ class Lab:
     def verdict(self, sent: Sequence[Sent], *, handlers: Sequence[str], **more: Any) -> Verdict:
         """Judge, print the line, fill in the row, and hand back the counts."""
         retries, dead_letters, events = self.retries(), self.dead_letters(), self.events()
+        commits, wall = self.every_commit(), time.time() - time.monotonic()
         verdict = judge(
             sent,
             self.effects(),
             kills=[*self.kills, *self._deaths],
             retries=retries,
             dead_letters=dead_letters,
-            commits=self.commits,
+            commits=[*self.commits, *commits],
             handlers=handlers,
             **more,
         )
         every = [*retries, *dead_letters]
         verdict = replace(
             verdict,
-            too_far=committed_too_far(
-                events, sent, every, handlers, time.time() - time.monotonic()
-            ),
-            went_back=went_back(events),
+            too_far=committed_too_far(commits, events, sent, every, handlers, wall),
+            went_back=went_back(commits),
             unfaithful=self.unfaithful_letters(),
         )
         print(verdict)
@@ -371,6 +376,18 @@ class Lab:
             disorder=len(verdict.out_of_order) + len(verdict.overlapping),
         )
         return verdict
+
+    def every_commit(self) -> list[Commit]:
+        """All that the group has committed, in the order in which Kafka took it."""
+        wall = time.time() - time.monotonic()
+        partitions = self.topics()[OFFSETS]
+        whose = _java_hash(self.group) % partitions
+        found = []
+        for record in dump(self.bootstrap, OFFSETS, partition=whose, group=self.group):
+            commit = read_commit(record.key(), record.value(), self.group)
+            if commit is not None:
+                found.append(replace(commit, at=commit.wall - wall))
+        return found
 
     def row_of(self, **counts: int) -> Row:
         """A row of the table with the faults so far and the seconds since the last of them."""
@@ -632,8 +649,24 @@ def bounds(consumer: Consumer, topic: str, seconds: float) -> dict[int, tuple[in
     return found
 
 
-def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
-    """Every record of a topic up to its end now, as a reader of committed data sees it."""
+def _java_hash(text: str) -> int:
+    """What Kafka finds a group's partition by."""
+    hash = 0
+    for character in text:
+        hash = (31 * hash + ord(character)) & 0xFFFFFFFF
+    return hash & 0x7FFFFFFF
+
+
+def dump(
+    bootstrap: str,
+    topic: str,
+    *,
+    seconds: float = 30,
+    partition: int | None = None,
+    group: str = "",
+) -> list[Message]:
+    """Every record of a topic up to its end now, as a reader of committed data sees it; or of
+    one partition, as far as `group` is in their keys."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -646,9 +679,9 @@ def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
     try:
         found: list[Message] = []
         ends = {
-            partition: high
-            for partition, (low, high) in bounds(consumer, topic, seconds).items()
-            if high > low
+            index: high
+            for index, (low, high) in bounds(consumer, topic, seconds).items()
+            if high > low and partition in (None, index)
         }
         if not ends:
             return []
@@ -657,7 +690,7 @@ def dump(bootstrap: str, topic: str, *, seconds: float = 30) -> list[Message]:
 
         def read_to_the_end() -> bool:
             for record in consumer.consume(1000, 0.05):
-                if record.error() is None:
+                if record.error() is None and (not group or group.encode() in record.key()):
                     found.append(record)
             return all(tp.offset >= ends[tp.partition] for tp in consumer.position(assigned))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .oracle import Copy, Sent
-from .replay import Event, committed_too_far, went_back
+from .oracle import Commit, Copy, Sent
+from .replay import Event, committed_too_far, read_commit, went_back
 
 FIRST = Sent("r/k/0", "k", 0, ("orders", 0, 10))
 SECOND = Sent("r/k/1", "k", 1, ("orders", 0, 12))  # 11 is a marker
@@ -16,12 +16,8 @@ def settled(sent: Sent, at: float, handler: str = "h", event: str = "settled") -
     return {"event": event, "pid": 1, "at": at, "handler": handler, "place": list(sent.place)}
 
 
-def committed(offset: int, at: float, topic: str = "orders", pid: int = 1) -> Event:
-    return {"event": "committed", "pid": pid, "at": at, "offsets": [[topic, 0, offset]]}
-
-
-def moved(event: str, at: float, pid: int = 1) -> Event:
-    return {"event": event, "pid": pid, "at": at, "partitions": [["orders", 0]]}
+def committed(offset: int, at: float, topic: str = "orders") -> Commit:
+    return Commit(topic, 0, offset, at, WALL + at)
 
 
 def copy(
@@ -31,9 +27,13 @@ def copy(
     return Copy(place, "h", original, "r/k/0", hop, 1, 0, disposition, WALL + at)
 
 
-def too_far(*events: Event, copies: tuple[Copy, ...] = (), **more: Any) -> list[str]:
+def too_far(*told: Event | Commit, copies: tuple[Copy, ...] = (), **more: Any) -> list[str]:
+    commits = [one for one in told if isinstance(one, Commit)]
+    events = [one for one in told if not isinstance(one, Commit)]
+    handlers = more.get("handlers", ["h"])
+    begun: Event = {"event": "assigned", "pid": 1, "at": 0.0}
     return committed_too_far(
-        events, [FIRST, SECOND], copies, more.get("handlers", ["h"]), wall=WALL
+        commits, [begun, *events], [FIRST, SECOND], copies, handlers, wall=WALL
     )
 
 
@@ -68,23 +68,21 @@ def test_a_duplicate_and_a_dead_letter_are_finished_when_they_are_told() -> None
     assert too_far(*told, committed(13, 2)) == []
 
 
-def test_a_commit_below_an_earlier_one_of_the_same_ownership_has_gone_back() -> None:
-    assert len(went_back([moved("assigned", 1), committed(11, 2), committed(10, 3)])) == 1
+def test_a_commit_below_an_earlier_one_has_gone_back() -> None:
+    assert went_back([committed(10, 1), committed(11, 2), committed(11, 3)]) == []
+    assert len(went_back([committed(11, 2), committed(10, 3), committed(12, 4)])) == 1
 
 
-def test_a_new_ownership_may_begin_below() -> None:
-    told = [moved("assigned", 1), committed(11, 2), moved("revoked", 3), moved("assigned", 4)]
+def test_a_commit_is_read_from_kafkas_own_log() -> None:
+    key = b"\0\1" + b"\0\4shop" + b"\0\6orders" + b"\0\0\0\3"
+    value = b"\0\3" + (77).to_bytes(8, "big") + b"\0\0\0\5" + b"\0\2kw"
+    value += (1_700_000_000_123).to_bytes(8, "big")
 
-    assert went_back([*told, committed(10, 5)]) == []
+    commit = read_commit(key, value, "shop")
 
-
-def test_an_answer_that_comes_after_the_partition_has_gone_is_nobodys_fault() -> None:
-    told = [moved("assigned", 1), committed(11, 2), moved("revoked", 3)]
-
-    assert went_back([*told, committed(10, 4)]) == []
-
-
-def test_what_another_worker_committed_is_not_held_against_this_one() -> None:
-    told = [moved("assigned", 1), moved("assigned", 1, pid=2), committed(11, 2)]
-
-    assert went_back([*told, committed(10, 3, pid=2)]) == []
+    assert commit == Commit("orders", 3, 77, 0.0, 1_700_000_000.123)
+    compact = b"\0\4" + value[2:14] + b"\3kw" + value[18:] + b"\0"
+    assert read_commit(key, compact, "shop") == commit
+    assert read_commit(key, value, "mail") is None
+    assert read_commit(key, None, "shop") is None
+    assert read_commit(b"\0\2" + b"\0\4shop", value, "shop") is None

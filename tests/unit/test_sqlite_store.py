@@ -18,7 +18,7 @@ from kworker.errors import StoreError
 from kworker.ranges import Ranges
 from kworker.stores import Store, default_path, open_store
 from kworker.stores.api import Attempt, Log, Mark, Turn
-from kworker.stores.sqlite import schema
+from kworker.stores.sqlite import care, schema
 from kworker.stores.sqlite.turnstile import Turnstile
 from kworker.testing.stores import StoreClock
 
@@ -296,21 +296,53 @@ def test_a_handler_first_met_in_a_turn_that_failed_is_met_anew(tmp_path: Path):
         assert store.seen([mails, bills]) == {bills}
 
 
-def test_a_full_disk_is_told_and_takes_nothing_that_was_recorded(tmp_path: Path):
+def test_a_full_disk_takes_nothing_that_was_recorded_and_goes_on_when_there_is_room(
+    tmp_path: Path,
+):
     store = opened(tmp_path / "shop.db")
     store.record(Turn(seen=[MARK]))
     # SQLite's own limit gives the very error that a full disk gives.
     store._connection.execute("PRAGMA max_page_count = 1")  # type: ignore[attr-defined]
     many = [MARK._replace(id=str(uuid.uuid4())) for _ in range(3000)]
 
-    with pytest.raises(StoreError, match=r"shop\.db: its disk is full; free some space"):
-        store.record(Turn(seen=many))
+    assert not store.record(Turn(seen=many))
 
     assert store.seen([MARK, *many]) == {MARK}
+    assert store.has_room(), "the disk itself has: it is tried again"
     store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[attr-defined]
     assert store.record(Turn(seen=many))
     assert store.seen([MARK, *many]) == {MARK, *many}
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("mount", "refused"),
+    [
+        ("/srv rw - nfs4 host:/srv rw", "nfs4 at /srv"),
+        ("/srv/data rw - fuse.sshfs me@host: rw", "fuse.sshfs at /srv/data"),
+        ("/srv/da rw - nfs4 host:/srv rw", None),
+        ("/srv/data rw - ext4 /dev/sdb rw", None),
+        ("/ rw - 9p root rw", None),
+    ],
+)
+def test_a_file_on_another_machine_is_refused_by_its_file_system(mount: str, refused: str | None):
+    mounts = f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / {mount}\n"
+
+    if refused is None:
+        care.refuse_network(Path("/srv/data/shop.db"), mounts)
+        return
+    with pytest.raises(StoreError, match=refused) as told:
+        care.refuse_network(Path("/srv/data/shop.db"), mounts)
+
+    assert str(told.value).startswith("/srv/data/shop.db: ")
+
+
+def test_a_file_that_was_taken_away_takes_no_more_records(tmp_path: Path):
+    store = opened(tmp_path / "shop.db")
+    (tmp_path / "shop.db").unlink()
+
+    with pytest.raises(StoreError, match=r"shop\.db was removed, moved or replaced"):
+        store.record(Turn(seen=[MARK]))
 
 
 # --------------------------------------------------------------------- sharing

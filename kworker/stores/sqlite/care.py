@@ -11,7 +11,16 @@ from pathlib import Path
 
 from ...errors import StoreError
 
-_CHECKED_UP_TO = 64 * 2**20  # bytes; reading more than this would hold up the start
+ROOM = 64 * 1024  # bytes of free space below which nothing more is written
+LOW = 8 * 2**20  # bytes below which the log is kept short: it takes twice of half as much
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NETWORKS = frozenset(
+    [
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "lustre", "beegfs",
+        "glusterfs", "fuse",
+    ]
+)  # fmt: skip
 
 
 class Damaged(Exception):
@@ -27,6 +36,7 @@ def prepare(path: Path) -> None:
     """
     folder = path.parent
     try:
+        refuse_network(path, _MOUNTS.read_text() if _MOUNTS.exists() else "")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder.lstat()
         if stat.S_ISLNK(about.st_mode):
@@ -54,7 +64,7 @@ def prepare(path: Path) -> None:
     except FileExistsError as error:
         raise StoreError(f"{path}: {folder} is not a folder; name another with --db") from error
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror} ({error.filename}); {_CHOOSE}") from error
+        raise StoreError(f"{path}: {error.strerror} ({error.filename}); {CHOOSE}") from error
 
 
 def refuse_foreign(path: Path) -> None:
@@ -75,12 +85,34 @@ def refuse_foreign(path: Path) -> None:
             )
 
 
-def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Look for damage, unless the file is so large that it would hold up the start.
+def refuse_network(path: Path, mounts: str) -> None:
+    """Raise StoreError where the file would lie on another machine: its processes share memory
+    and locks, which a file system of the network does not keep (sqlite.org/wal.html).
+
+    `mounts` is what /proc/self/mountinfo says; elsewhere than on Linux nobody can tell.
+    """
+    real = os.path.realpath(path)
+    deepest, kind = "", ""
+    for line in mounts.splitlines():
+        fields, _, more = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")
+        under = point == "/" or real == point or real.startswith(point + "/")
+        if under and len(point) >= len(deepest):
+            deepest, kind = point, more.split()[0]
+    # A root of that kind is a sandbox's or a container's own, and no other machine's.
+    if deepest != "/" and (kind in _NETWORKS or kind.startswith("fuse.")):
+        raise StoreError(
+            f"{path}: lies on a network file system ({kind} at {deepest}), where a database is "
+            "damaged sooner or later; take a disk of this machine, with --db"
+        )
+
+
+def check(connection: sqlite3.Connection, path: Path, up_to: int = 64 * 2**20) -> None:
+    """Look for damage, unless the file is larger than so many bytes: it holds up the caller.
 
     Raises Damaged.
     """
-    if path.stat().st_size <= _CHECKED_UP_TO:
+    if path.stat().st_size <= up_to:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise Damaged(" ".join(found.split()))
@@ -89,6 +121,30 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 def busy(error: sqlite3.Error) -> bool:
     """Whether another program holds the database, so that it can be tried again."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def foreign(error: sqlite3.Error) -> bool:
+    """Whether the file does not begin like a database."""
+    return _code(error) == sqlite3.SQLITE_NOTADB
+
+
+def full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether the disk has no room: what was begun is rolled back, all else is as it was."""
+    code = _code(error)
+    # The index beside the log is memory: that it cannot grow is told as a failure of the disk.
+    return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not has_room(path))
+
+
+def has_room(path: Path) -> bool:
+    """Whether more may be written. Some room is left for moving the log into the database:
+    where a log has taken all there was, that is no longer possible."""
+    return free(path) >= ROOM
+
+
+def free(path: Path) -> int:
+    """Bytes that this user may still write on the file's disk."""
+    about = os.statvfs(path.parent)
+    return about.f_bavail * about.f_frsize
 
 
 @contextmanager
@@ -127,8 +183,8 @@ def _code(error: sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF
 
 
-_CHOOSE = "make it writable for this user, or name another file with --db"
-_NOT_WRITABLE = f"cannot be written; {_CHOOSE}"
+CHOOSE = "make it writable for this user, or name another file with --db"
+_NOT_WRITABLE = f"cannot be written; {CHOOSE}"
 _ASIDE = (
     "move it aside together with its -wal and -shm files and start again "
     "(what it remembers is then forgotten, so messages may be handled again)"
@@ -143,5 +199,5 @@ _WAYS_OUT = {
     sqlite3.SQLITE_NOTADB: f"not a database; name another file with --db, or {_ASIDE}",
     sqlite3.SQLITE_READONLY: _NOT_WRITABLE,
     sqlite3.SQLITE_PERM: _NOT_WRITABLE,
-    sqlite3.SQLITE_CANTOPEN: f"cannot be opened; {_CHOOSE}",
+    sqlite3.SQLITE_CANTOPEN: f"cannot be opened; {CHOOSE}",
 }

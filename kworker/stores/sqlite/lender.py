@@ -72,7 +72,10 @@ class SqliteLender(SqliteStore):
 
     def begin(self, patience: float) -> bool:
         with care.telling(self._path):
-            return self._enter(patience)
+            if self._roomy():
+                return self._enter(patience)
+        time.sleep(patience)
+        return False
 
     def known(self, marks: Sequence[Mark], log: Log | None, offset: int) -> bool:
         if log is None:
@@ -96,22 +99,25 @@ class SqliteLender(SqliteStore):
         return self._connection.in_transaction
 
     def commit(self, turn: Turn, outputs: Sequence[Output]) -> tuple[tuple[int, Output], ...]:
-        with care.telling(self._path):
+        try:
             try:
                 self._write(turn)
                 numbered = outbox.add(self._connection, outputs, self._clock.wall())
             except BaseException:
                 self._leave(commit=False)
                 raise
-        try:
             self._leave(commit=True)
         except sqlite3.Error as error:
             # A reference that leads nowhere, a statement left half-way: the handler's.
-            if isinstance(error, sqlite3.IntegrityError) or care.busy(error):
+            if isinstance(error, sqlite3.IntegrityError) or care.busy(error) or self.full(error):
                 raise
             with care.telling(self._path):
                 raise
+        self._guard.look_at()
         return numbered
+
+    def full(self, error: BaseException) -> bool:
+        return isinstance(error, sqlite3.Error) and care.full(error, self._path)
 
     def rollback(self) -> None:
         with care.telling(self._path):

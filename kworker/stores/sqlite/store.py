@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from ...ranges import Ranges
 from ..api import Attempt, Log, Mark, Turn
 from . import attempts, care, forget, outbox, places, positions, schema, seen, skips
 from .arrivals import Arrivals
+from .guard import Guard
 from .marks import Scopes
 from .turnstile import Turnstile
 
@@ -22,6 +24,8 @@ _OPENING = 10.0  # seconds to wait for another process that opens or writes
 _CLOSING = 1.0  # seconds
 _READING = 1000  # milliseconds to wait for a lock that SQLite takes while it recovers
 _SINGLE = 1000  # rows
+_LONG = 2**18  # bytes of a log that is worth moving where there is little room
+_FULL = 0.5  # seconds between two looks at whether a full disk has room again
 _NOTHING = Turn()
 _CHECKPOINT = 1024  # pages in the log before they are moved into the database: 5 ms or so
 
@@ -39,6 +43,8 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._closed = False
+        self._full = False  # its disk, the last time
+        self._next_try = 0.0  # to make room there
         care.prepare(path)
         try:
             self._turnstile = Turnstile(path.with_name(path.name + ".lock"))
@@ -83,10 +89,46 @@ class SqliteStore:
     def record(self, turn: Turn, *, patience: float = 0.0) -> bool:
         if turn == _NOTHING:
             return True
-        with care.telling(self._path), self._turn(patience) as mine:
-            if mine:
-                self._write(turn)
-            return mine
+        with care.telling(self._path):
+            try:
+                self._full = not self._roomy()
+                if self._full:
+                    return False
+                with self._turn(patience) as mine:
+                    if mine:
+                        self._write(turn)
+            except sqlite3.Error as error:
+                if not care.full(error, self._path):
+                    raise
+                self._full = True
+                return False
+        # A file that is gone has taken it all the same.
+        self._guard.look_at()
+        return mine
+
+    def has_room(self) -> bool:
+        if self._full and time.monotonic() >= self._next_try:
+            self._next_try = time.monotonic() + _FULL
+            self._full = not self._roomy()
+        return not self._full
+
+    def _roomy(self) -> bool:
+        """Whether there is room for a turn. Where there is little, the log is moved into the
+        database, where pages that were written often are there once."""
+        if care.free(self._path) >= care.LOW:
+            return True
+        log = self._path.with_name(self._path.name + "-wal")
+        if log.exists() and log.stat().st_size > _LONG and self._turnstile.enter():
+            try:
+                with contextlib.suppress(sqlite3.Error):  # no room for that either
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._turnstile.leave()
+        return care.has_room(self._path)
+
+    def look(self) -> None:
+        self._guard.look_at()
+        self._guard.look_into()
 
     def _write(self, turn: Turn) -> None:
         now = self._clock.wall()
@@ -127,16 +169,23 @@ class SqliteStore:
             return outbox.waiting(self._connection, before, limit)
 
     def prune(self, before: float, *, limit: int = 10_000) -> int:
-        with care.telling(self._path), self._turn(0.0) as mine:
-            if not mine:
-                return 0
-            # A row each, and pages all over the table: fewer at once than of those in blocks.
-            single = min(limit, _SINGLE)
-            attempts.forget(self._connection, before, single)
-            count = seen.forget(self._connection, before, single)
-            count += self._arrivals.forget(before, limit - count)
-            self._arrivals.tend()
-            return count
+        with care.telling(self._path):
+            try:
+                with self._turn(0.0) as mine:
+                    return self._prune(before, limit) if mine else 0
+            except sqlite3.Error as error:
+                if not care.full(error, self._path):
+                    raise
+                return 0  # forgetting takes room, too
+
+    def _prune(self, before: float, limit: int) -> int:
+        # A row each, and pages all over the table: fewer at once than of those in blocks.
+        single = min(limit, _SINGLE)
+        attempts.forget(self._connection, before, single)
+        count = seen.forget(self._connection, before, single)
+        count += self._arrivals.forget(before, limit - count)
+        self._arrivals.tend()
+        return count
 
     def forget(
         self,
@@ -208,6 +257,7 @@ class SqliteStore:
                     connection.close()
                     raise
                 self._connection = connection
+                self._guard = Guard(path)
         finally:
             self._turnstile.leave()
 
