@@ -23,6 +23,7 @@ from .retry import Retry
 F = TypeVar("F", bound=Callable[..., Any])
 
 Order = Literal["key", "partition", "none"]
+RetryOrder = Literal["release", "hold"]
 Dedup = Callable[[Message[Any]], str | None]
 
 _ATTRIBUTE = "__kworker_handlers__"
@@ -36,6 +37,7 @@ class HandlerOptions(TypedDict, total=False):
     name: str | None
     retry: Retry | None
     order: Order | None
+    retry_order: RetryOrder | None
     concurrency: int | None
     dedup: Dedup | None
     trust_ids: bool
@@ -88,6 +90,7 @@ class Handler:
     aliases: tuple[str, ...] = ()
     rate: float | None = None  # calls a second
     batch: Batch | None = None
+    retry_order: RetryOrder = "release"
     takes_value: str | None = None  # the parameter's name
     takes_message: tuple[str, ...] = ()
     takes_context: tuple[str, ...] = ()
@@ -95,6 +98,17 @@ class Handler:
     takes_provided: tuple[tuple[str, Any], ...] = ()  # parameters, and what each asks for
     given: Mapping[str, Any] = field(default_factory=dict)  # what was provided, by parameter
     by_plugins: tuple[tuple[str, Callable[[Message[Any]], Any]], ...] = ()  # parameters
+
+    @property
+    def holds(self) -> bool:
+        """Whether a message that waits for a retry keeps those behind it in its lane waiting."""
+        return self.retry_order == "hold"
+
+    @property
+    def retry_topics(self) -> tuple[float, ...]:
+        """The delays, in seconds, of the retry topics that its messages go through; none where
+        they wait in place."""
+        return () if self.holds else self.retry.delays
 
     def arguments(self, message: Message[Any], context: Context | None) -> dict[str, Any]:
         """The keyword arguments to call the function with, but for those made `by_plugins`;
@@ -201,12 +215,13 @@ def handler(topic: str, *topics: str, **options: Unpack[HandlerOptions]) -> Call
 
     The function stays what it is and can be called in tests as ever. It is found by an app
     that includes its module, or by `kworker run package.module`. Options: `name` (default
-    module.qualname), `retry`, `order` ("key", "partition" or "none"), `concurrency` (a cap
-    within the worker's), `dedup` (message to id), `trust_ids` (False: positions only),
-    `timeout` of a call, `expires` (older messages are dead-lettered), `publish_to` (a topic
-    for what it returns), `aliases` (its former names), `rate` (`"100/s"`, calls within this
-    process), `batch` (a `Batch`: it takes lists) and `codec` (a function of a message's bytes
-    and headers that makes its value, in place of what the annotation would mean).
+    module.qualname), `retry`, `order` ("key", "partition" or "none"), `retry_order` ("release":
+    later messages pass one that waits for a retry; "hold": those of its key, or partition, wait
+    for it), `concurrency` (a cap within the worker's), `dedup` (message to id), `trust_ids`
+    (False: positions only), `timeout` of a call, `expires` (older messages are dead-lettered),
+    `publish_to` (a topic for what it returns), `aliases` (its former names), `rate` (`"100/s"`,
+    calls within this process), `batch` (a `Batch`: it takes lists) and `codec` (a function of a
+    message's bytes and headers that makes its value, in place of what the annotation would mean).
     Raises HandlerError for what is no function and for an unknown option; all else is
     checked when a worker starts.
     """
@@ -342,13 +357,22 @@ def _compile(
             f"takes {taken!r}, which belongs to one message, and gets batches: take list[...] or "
             "list[Message[...]] alone, and publish what it returns with publish_to"
         )
+    order = _order(options.get("order"))
+    retry_order = _retry_order(options.get("retry_order"))
+    if retry_order == "hold" and (order == "none" or batch is not None):
+        other = "order='none'" if order == "none" else "a batch"
+        raise Refused(
+            f"has retry_order='hold' and {other}: a message that fails could not hold up those "
+            "behind it; choose one of the two"
+        )
     return Handler(
         name=name,
         topics=_topics(declaration.topics),
         function=function,
         is_async=is_async,
         retry=_retry(options.get("retry")) or default_retry or _DEFAULT_RETRY,
-        order=_order(options.get("order")),
+        order=order,
+        retry_order=retry_order,
         concurrency=_concurrency(options.get("concurrency")),
         dedup=_dedup(options.get("dedup")),
         trust_ids=_trust_ids(options.get("trust_ids", True)),
@@ -674,6 +698,15 @@ def _order(order: Any) -> Order:
     if order not in get_args(Order):
         raise Refused(f"has order={order!r}: it is one of {', '.join(get_args(Order))}")
     found: Order = order
+    return found
+
+
+def _retry_order(given: Any) -> RetryOrder:
+    if given is None:
+        return "release"
+    if given not in get_args(RetryOrder):
+        raise Refused(f"has retry_order={given!r}: it is one of {', '.join(get_args(RetryOrder))}")
+    found: RetryOrder = given
     return found
 
 

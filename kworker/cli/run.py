@@ -154,7 +154,7 @@ def _make_topics(app: App, configuration: settings.Configuration) -> None:
     with contextlib.closing(connection.admin(values["connect_timeout"])) as admin:
         topics.ensure(
             register.topics,
-            {delay for handler in register for delay in handler.retry.delays},
+            {delay for handler in register for delay in handler.retry_topics},
             cluster.topics_of(app, configuration),
             admin,
             create=values["create_topics"] == "missing",

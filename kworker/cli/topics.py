@@ -95,7 +95,7 @@ class _Work:
         app, configuration = given.load()
         register = app.register()
         self.copies = configuration.values["group"] != settings.UNIQUE
-        self.delays = {delay for one in register for delay in one.retry.delays if self.copies}
+        self.delays = {delay for one in register for delay in one.retry_topics if self.copies}
         self.names = cluster.topics_of(app, configuration)
         self.accept = configuration.values["accept_topics"]
         self.create_sources = create_sources

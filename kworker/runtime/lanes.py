@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -81,6 +82,7 @@ class Lanes:
         self._gathering = gathering
         self._waiting: dict[LaneKey, deque[Work]] = {}
         self._busy: set[LaneKey] = set()
+        self._held: dict[LaneKey, Work] = {}  # by a work that has failed
         self._queues: dict[Scope, _Queue] = {}
         self._out: Counter[str] = Counter()  # runs by handler, whatever the topics
         self.waiting = 0
@@ -88,9 +90,7 @@ class Lanes:
     def enter(self, work: Work, *, first: bool = False) -> None:
         """Let a work wait for its turn; `first` before what waits in its lane already."""
         scope = work.scope
-        queue = self._queues.get(scope)
-        if queue is None:
-            self._queues[scope] = queue = _Queue(self._gathers(scope))
+        queue = self._queue(scope)
         self.waiting += 1
         lane = lane_of(work)
         if lane is None:
@@ -99,7 +99,7 @@ class Lanes:
         line = self._waiting.get(lane)
         if line is None:
             self._waiting[lane] = line = deque()
-            if lane not in self._busy:
+            if lane not in self._busy and lane not in self._held:
                 queue.ready.append(lane)
         if first:
             line.appendleft(work)
@@ -139,6 +139,12 @@ class Lanes:
             return 0
         return gathering.size
 
+    def _queue(self, scope: Scope) -> _Queue:
+        queue = self._queues.get(scope)
+        if queue is None:
+            self._queues[scope] = queue = _Queue(self._gathers(scope))
+        return queue
+
     def _gathers(self, scope: Scope) -> Gathering | None:
         batch = scope.handler.batch if scope.handler is not None else None
         return self._gathering(batch) if batch is not None and self._gathering else None
@@ -152,7 +158,8 @@ class Lanes:
             queue.gathering.took()
         else:
             wanted = max(1, min(most, int(WORTH / queue.pace)))
-            longest = max(1, min(most, int(AHEAD / queue.pace)))
+            # One that holds its lane up must not be followed by what was handed over with it.
+            longest = 1 if scope.holds else max(1, min(most, int(AHEAD / queue.pace)))
         works: list[Work] = []
         lanes: list[LaneKey] = []
         ready = queue.ready
@@ -176,6 +183,24 @@ class Lanes:
                 break
         return Run(works, lanes, scope, probe)
 
+    def hold(self, work: Work) -> None:
+        """Nothing of the work's lane starts any more, until it is released; where it has none,
+        it holds up nobody."""
+        lane = lane_of(work)
+        if lane is not None and lane not in self._held:
+            self._held[lane] = work
+            with suppress(ValueError):
+                self._queue(work.scope).ready.remove(lane)
+
+    def release(self, work: Work) -> None:
+        """The lane that this work holds, if it does, goes on."""
+        lane = lane_of(work)
+        if lane is None or self._held.get(lane) is not work:
+            return
+        del self._held[lane]
+        if lane in self._waiting and lane not in self._busy:
+            self._queue(work.scope).ready.append(lane)
+
     def leave(self, run: Run) -> None:
         """The run is over: its lanes are free again, with what was postponed in front."""
         for work in reversed(run.again):
@@ -187,12 +212,15 @@ class Lanes:
         queue.pace = max(pace, 1e-7, 0.8 * queue.pace)
         for lane in run.lanes:
             self._busy.discard(lane)
-            if lane in self._waiting:
+            if lane in self._waiting and lane not in self._held:
                 queue.ready.append(lane)
 
     def drop(self, condemned: Callable[[Work], bool]) -> list[Work]:
         """Take out what waits and is condemned; what is out on a run is not touched."""
         dropped: list[Work] = []
+        for holder in list(self._held.values()):
+            if condemned(holder):
+                self.release(holder)
         for lane, line in list(self._waiting.items()):
             kept = deque(work for work in line if not condemned(work))
             if len(kept) == len(line):

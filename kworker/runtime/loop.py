@@ -254,6 +254,8 @@ class Loop:
         for work in admitted.duplicates:
             self._duplicate(work)
         for work, decided in admitted.decided:
+            if work.scope.holds:
+                self.lanes.hold(work)
             self.delivery.resume(work, decided)
         for work, disposition, error in admitted.broken:
             self.delivery.give_up(work, disposition, error)
@@ -281,12 +283,15 @@ class Loop:
             self.delivery.give_up(work, "unknown_handler", error)
 
     def _again(self, work: Work, delay: float) -> None:
-        """A handler that failed is called again in this process; its lane flows meanwhile."""
+        """A handler that failed is called again in this process; its lane flows meanwhile,
+        unless the work holds it."""
         self.timers.after(delay, partial(self._retry, work))
 
     def _retry(self, work: Work) -> None:
         if work.ledger.starting:
             self.lanes.enter(work, first=True)
+            if work.scope.holds:
+                self.lanes.release(work)
 
     def start(self) -> None:
         """Hand the runs that may start to whoever is idle."""
@@ -334,7 +339,11 @@ class Loop:
 
     def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         """A handler has ended, or was not even started."""
-        if outcome.__class__ is Done and work.ledger.ours and not self.gates.shut_any:
+        if (
+            (outcome is DONE or (outcome.__class__ is Done and not work.scope.holds))
+            and work.ledger.ours
+            and not self.gates.shut_any
+        ):
             self.delivery.settle(work, outcome)  # as a rule; the rest is for the others
             return
         if isinstance(outcome, Failed) and isinstance(outcome.error, Outage):
@@ -349,6 +358,8 @@ class Loop:
         elif isinstance(outcome, Dropped | Postponed):
             self.dispatch(self.intake.again(self.intake.abandon(work)))
         elif work.ours:
+            if work.scope.holds and outcome is not DONE:
+                self.lanes.hold(work)
             self.delivery.settle(work, outcome)
         else:
             log.warning(
@@ -378,6 +389,8 @@ class Loop:
 
     def _closed(self, work: Work, outcome: Outcome) -> None:
         """A work is settled and recorded, and its part of the offset closed."""
+        if work.scope.holds:
+            self.lanes.release(work)
         if self.quota is not None:
             self.quota.closed(work)
         if work.log is None:

@@ -24,13 +24,14 @@ class Scope:
     holds the works that were admitted and have not landed, by what their id counts as.
     """
 
-    __slots__ = ("fact", "flying", "handler", "name", "part", "topic")
+    __slots__ = ("fact", "flying", "handler", "holds", "name", "part", "topic")
 
     def __init__(self, name: str, topic: str, handler: Handler | None) -> None:
         self.name = name
         self.topic = topic
         self.handler = handler
         self.part = 1  # of each offset of the topic, a bit
+        self.holds = handler is not None and handler.holds
         self.flying: dict[object, Work] = {}
         self.fact = HandlerInfo(name, handler.topics if handler is not None else ())
 

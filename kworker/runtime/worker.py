@@ -313,7 +313,7 @@ class Worker:
             register.topics,
             ()
             if self._unique
-            else {delay for handler in register for delay in handler.retry.delays},
+            else {delay for handler in register for delay in handler.retry_topics},
             names,
             admin,
             copies=not self._unique,

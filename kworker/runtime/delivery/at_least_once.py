@@ -150,7 +150,7 @@ class AtLeastOnce:
             arrived_through=work.arrived_through,
             policy=handler.retry,
         )
-        if self._in_process and isinstance(decision, SendOn):
+        if (self._in_process or handler.holds) and isinstance(decision, SendOn):
             decision = TryAgain(_next_wait(decision, error, work.calls, handler.retry))
         if isinstance(decision, TryAgain):
             self._retried.append((work, decision.delay))
