@@ -33,6 +33,8 @@ class Admitted:
 
     ready: list[Work] = field(default_factory=list)
     later: list[tuple[Work, float]] = field(default_factory=list)  # seconds until it is due
+    # Failed before a crash, and called again in so many seconds.
+    again: list[tuple[Work, float]] = field(default_factory=list)
     decided: list[tuple[Work, str]] = field(default_factory=list)  # only its copy is to be sent
     duplicates: list[Work] = field(default_factory=list)
     broken: list[tuple[Work, str, Exception]] = field(default_factory=list)  # disposition
@@ -344,6 +346,9 @@ class Intake:
                 if attempt.decided is not None:
                     admitted.decided.append((work, attempt.decided))
                     continue
+                if wait := self._until(attempt.due):
+                    admitted.again.append((work, wait))
+                    continue
             if work.broken is None and not work.hop and work.scope.handler is not None:
                 admitted.ready.append(work)
             else:
@@ -380,11 +385,17 @@ class Intake:
             admitted.ready.append(work)
 
     def _wait(self, work: Work) -> float:
-        """Seconds until a copy is due; the header's clock may be wrong, so it is bounded."""
+        """Seconds until a copy is due."""
         if not work.hop:
             return 0.0
-        due = _whole(names.reserved(work.record.headers).get(names.NOT_BEFORE), 0) / 1000
-        return min(max(0.0, due - self._clock.wall()), LONGEST_WAIT)
+        return self._until(
+            _whole(names.reserved(work.record.headers).get(names.NOT_BEFORE), 0) / 1000
+        )
+
+    def _until(self, due: float | None) -> float:
+        """Seconds until something is due; the clock that said when may be wrong, so it is
+        bounded."""
+        return 0.0 if due is None else min(max(0.0, due - self._clock.wall()), LONGEST_WAIT)
 
     # --- landing -------------------------------------------------------------------------
 

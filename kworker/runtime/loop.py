@@ -257,6 +257,10 @@ class Loop:
             if work.scope.holds:
                 self.lanes.hold(work)
             self.delivery.resume(work, decided)
+        for work, delay in admitted.again:
+            if work.scope.holds:
+                self.lanes.hold(work)
+            self._again(work, delay)
         for work, disposition, error in admitted.broken:
             self.delivery.give_up(work, disposition, error)
         for work, delay in admitted.later:

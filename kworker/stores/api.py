@@ -41,12 +41,13 @@ class Attempt:
     """How often the handler was called for a message in doubt, and what was decided.
 
     `decided` is the runtime's own text: present when the handler is never to be called
-    again for this mark, only the copy to be sent.
+    again for this mark, only the copy to be sent. `due` is when it is to be called again.
     """
 
     calls: int
     decided: str | None = None
     first_failed_at: float | None = None  # seconds since the epoch
+    due: float | None = None  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,9 +245,9 @@ class StoreContract:
         store = self.open(tmp_path, StoreClock())
         other = MARK._replace(hop=1)
 
-        store.record(Turn(attempts={MARK: Attempt(1, None, 5.0), other: Attempt(3)}))
+        store.record(Turn(attempts={MARK: Attempt(1, None, 5.0, 6.5), other: Attempt(3)}))
         assert store.attempts([MARK, other]) == {
-            MARK: Attempt(1, None, 5.0),
+            MARK: Attempt(1, None, 5.0, 6.5),
             other: Attempt(3),
         }
         store.record(Turn(attempts={MARK: Attempt(2, "retry 5s", 5.0)}))

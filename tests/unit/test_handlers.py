@@ -532,6 +532,7 @@ def test_typed_options_are_all_that_the_decorator_takes():
         "codec",
         "rate",
         "batch",
+        "retry_order",
     }
 
 

@@ -462,7 +462,8 @@ def test_people_read_plain_tables(tmp_path: Path):
     assert list(db.query("SELECT * FROM attempts")) == [
         {
             "handler": "shop.charge", "topic": "orders", "id": "a-1", "replay": 0, "hop": 1,
-            "calls": 3, "decided": "dead letter", "first_failed_at": "2023-11-14T22:13:19.000Z",
+            "calls": 3, "decided": "dead letter", "due_at": None,
+            "first_failed_at": "2023-11-14T22:13:19.000Z",
             "recorded_at": "2023-11-14T22:13:20.500Z",
         }
     ]  # fmt: skip

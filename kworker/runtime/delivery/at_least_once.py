@@ -367,8 +367,10 @@ class AtLeastOnce:
                 done[work.scope.name, log] = ranges
                 topics[log.topic_id] = work.scope.topic
             ranges.add(work.record.offset)
+        now = self._wall()
         attempts = {
-            work.mark: Attempt(work.calls, None, work.first_failed_at) for work, _ in self._retried
+            work.mark: Attempt(work.calls, None, work.first_failed_at, now + delay)
+            for work, delay in self._retried
         }
         for work, copy in self._decided:
             attempts[work.mark] = Attempt(work.calls, copy.encode(), work.first_failed_at)

@@ -22,7 +22,7 @@ def find(
             continue
         for id, mark in ids.items():
             row = connection.execute(
-                "SELECT calls, decided, first_failed_at FROM attempt "
+                "SELECT calls, decided, first_failed_at, due FROM attempt "
                 "WHERE scope = ? AND id = ? AND replay = ? AND hop = ?",
                 (scope, id, replay, hop),
             ).fetchone()
@@ -36,12 +36,19 @@ def write(
 ) -> None:
     """Write these, in place of what stood there."""
     connection.executemany(
-        "INSERT INTO attempt (scope, id, replay, hop, calls, decided, first_failed_at, at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, id, replay, hop) DO UPDATE SET "
+        "INSERT INTO attempt (scope, id, replay, hop, calls, decided, first_failed_at, due, at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, id, replay, hop) DO UPDATE SET "
         "calls = excluded.calls, decided = excluded.decided, "
-        "first_failed_at = excluded.first_failed_at, at = excluded.at",
+        "first_failed_at = excluded.first_failed_at, due = excluded.due, at = excluded.at",
         [
-            (*_row(scopes, mark), attempt.calls, attempt.decided, attempt.first_failed_at, now)
+            (
+                *_row(scopes, mark),
+                attempt.calls,
+                attempt.decided,
+                attempt.first_failed_at,
+                attempt.due,
+                now,
+            )
             for mark, attempt in attempts.items()
         ],
     )

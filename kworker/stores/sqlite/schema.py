@@ -14,7 +14,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 4  # how many migrations there are
+VERSION = 5  # how many migrations there are
 _OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
 
 
@@ -90,6 +90,7 @@ def migrations() -> Migrations:
         _skipped_duplicates,
         _first_arrivals_in_blocks,
         _transactions_of_handlers,
+        _attempts_that_are_due,
     ):
         steps(name=step.__name__.lstrip("_"))(step)
     return steps
@@ -121,6 +122,11 @@ def _first_arrivals_in_blocks(db: Database) -> None:
 
 def _transactions_of_handlers(db: Database) -> None:
     for statement in _TRANSACTIONS:
+        db.execute(statement)
+
+
+def _attempts_that_are_due(db: Database) -> None:
+    for statement in _DUE:
         db.execute(statement)
 
 
@@ -246,6 +252,17 @@ _TRANSACTIONS = (
         next INTEGER NOT NULL,
         PRIMARY KEY (topic_id, partition)
     ) WITHOUT ROWID""",
+)
+
+_DUE = (
+    "ALTER TABLE attempt ADD COLUMN due REAL",
+    "DROP VIEW attempts",
+    """CREATE VIEW attempts AS
+        SELECT handler, topic, id, replay, hop, calls, decided,
+            strftime('%Y-%m-%dT%H:%M:%fZ', due, 'unixepoch') AS due_at,
+            strftime('%Y-%m-%dT%H:%M:%fZ', first_failed_at, 'unixepoch') AS first_failed_at,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS recorded_at
+        FROM attempt JOIN scope USING (scope)""",
 )
 
 OURS = frozenset(

@@ -226,7 +226,11 @@ def test_attempts_in_the_process_go_on_where_they_were(headers: tuple) -> None:
 
     bench = bench.again()
     bench.settle()
+    waiting = list(attempts)
+    bench.clock.now += 1.1
+    bench.settle()
 
+    assert waiting == [1, 2], "its pause is not over yet"
     assert attempts == [1, 2, 3]
     assert dict(bench.log[-1].headers)["kworker-attempt"] == b"3"
 
