@@ -40,11 +40,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A message that was tried and is not settled: how often its handler was called, and what
-    was decided, when its copy may be on its way."""
+    """A message that was tried and is not settled: how often its handler was called, what was
+    decided, when its copy may be on its way, and when it is due to be called again."""
 
     calls: int
     decided: str | None = None
+    due: int | None = None  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _shorter(note: Note, base: int) -> Iterator[Note]:
     while decided:
         decided = decided[: len(decided) // 2]
         doubts = {
-            one: doubt if one in decided else Doubt(doubt.calls)
+            one: doubt if one in decided else Doubt(doubt.calls, due=doubt.due)
             for one, doubt in note.doubts.items()
         }
         yield replace(note, doubts=doubts)
@@ -197,7 +198,8 @@ def _packed(note: Note, base: int) -> bytes:
     if note.doubts:
         doubts = [
             [name, offset - base, doubt.calls]
-            + ([] if doubt.decided is None else [doubt.decided])
+            + ([doubt.decided] if doubt.decided is not None or doubt.due is not None else [])
+            + ([] if doubt.due is None else [doubt.due])
             for (name, offset), doubt in note.doubts.items()
         ]  # fmt: skip
         body += json.dumps(doubts, separators=(",", ":")).encode()
@@ -213,10 +215,18 @@ def _unpacked(body: bytes, base: int) -> tuple[dict[str, Ranges], dict[tuple[str
         done.update((name, ranges.copy()) for name in names)
     rest = reader.rest()
     doubts = {
-        (str(name), base + int(delta)): Doubt(int(calls), *map(str, decided))
-        for name, delta, calls, *decided in (json.loads(rest) if rest else ())
+        (str(name), base + int(delta)): _doubt(int(calls), *more)
+        for name, delta, calls, *more in (json.loads(rest) if rest else ())
     }
     return done, doubts
+
+
+def _doubt(calls: int, decided: object = None, due: object = None) -> Doubt:
+    return Doubt(
+        calls,
+        None if decided is None else str(decided),
+        due if isinstance(due, int) else None,
+    )
 
 
 def _shortest(ranges: Ranges, base: int) -> bytes:

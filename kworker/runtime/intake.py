@@ -337,11 +337,8 @@ class Intake:
                     continue
             attempt = tried.get(work) if tried else None
             if attempt is not None:
-                work.noted = True
-                work.ledger.doubts[work.scope.name, work.record.offset] = Doubt(
-                    attempt.calls, attempt.decided
-                )
                 work.calls = max(work.calls, attempt.calls)
+                work.keep_in_doubt(attempt.decided, attempt.due)
                 work.first_failed_at = work.first_failed_at or attempt.first_failed_at
                 if attempt.decided is not None:
                     admitted.decided.append((work, attempt.decided))
@@ -364,7 +361,9 @@ class Intake:
             if told := self._doubts.get(work.ledger.partition):
                 names = [(mark.handler, work.record.offset) for mark in work.marks]
                 found += [
-                    Attempt(told[one].calls, told[one].decided) for one in names if one in told
+                    Attempt(told[one].calls, told[one].decided, due=told[one].due)
+                    for one in names
+                    if one in told
                 ]
             if found:
                 tried[work] = max(found, key=lambda one: one.calls)

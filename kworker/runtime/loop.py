@@ -362,7 +362,7 @@ class Loop:
         elif isinstance(outcome, Dropped | Postponed):
             self.dispatch(self.intake.again(self.intake.abandon(work)))
         elif work.ours:
-            if work.scope.holds and outcome is not DONE:
+            if work.scope.holds and work.ledger.starting and outcome is not DONE:
                 self.lanes.hold(work)
             self.delivery.settle(work, outcome)
         else:

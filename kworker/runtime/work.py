@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..context import Timebox
@@ -130,10 +131,12 @@ class Work:
     def ours(self) -> bool:
         return self.ledger.ours
 
-    def keep_in_doubt(self, decided: str | None) -> None:
+    def keep_in_doubt(self, decided: str | None, due: float | None = None) -> None:
         """It was tried, and the store knows: that goes with the partition, too."""
         self.noted = True
-        self.ledger.doubts[self.scope.name, self.record.offset] = Doubt(self.calls, decided)
+        self.ledger.doubts[self.scope.name, self.record.offset] = Doubt(
+            self.calls, decided, None if due is None else math.ceil(due)
+        )
 
     def message(self) -> AnyMessage:
         """The message for those who are told of it: its value undecoded where no handler saw it,

@@ -151,3 +151,12 @@ def test_what_was_decided_goes_before_what_is_done_when_there_is_no_room() -> No
     assert found.done == whole.done
     assert len(found.doubts) == 20
     assert 0 < sum(one.decided is not None for one in found.doubts.values()) < 20
+
+
+@pytest.mark.parametrize(
+    "doubt", [Doubt(3), Doubt(3, "a copy"), Doubt(3, due=1_900_000_000), Doubt(3, "both", 7)]
+)
+def test_a_doubt_arrives_as_it_was_told(doubt: Doubt) -> None:
+    told = Note(doubts={("charge", HERE.offset + 5): doubt})
+
+    assert note.read(note.write(told, HERE)[0], HERE) == told

@@ -299,7 +299,7 @@ class AtLeastOnce:
             work.keep_in_doubt(copy.encode())
             self._ship(work, self._copies[work])
         for work, delay in retried:
-            work.keep_in_doubt(None)
+            work.keep_in_doubt(None, self._wall() + delay)
             self._hands.again(work, delay)
         for work, outcome in settled:
             self._close(work)

@@ -29,7 +29,9 @@ class Broken(Exception):
     """What failing kinds raise."""
 
 
-@app.handler(os.environ["TOPIC"], name="storm", retry=RETRY)
+@app.handler(
+    os.environ["TOPIC"], name="storm", retry=RETRY, retry_order=os.environ.get("RETRY_ORDER")
+)
 def storm(message: Message[dict[str, Any]]) -> None:
     with effect(message, "storm"):
         behave(message.value["kind"], message)
