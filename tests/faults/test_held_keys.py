@@ -17,11 +17,13 @@ CALLS = 4  # of a message that always fails
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
 def test_a_key_keeps_its_order_through_failures_kills_and_moves_between_hosts(
-    lab: Lab, topic: Callable[..., str]
+    lab: Lab, topic: Callable[..., str], mode: str
 ) -> None:
     messages, kills = (3_000, 12) if FULL else (400, 2)
     rng = random.Random(seed())
+    lab.mode = mode
     lab.env |= {"RETRY_ORDER": "hold", "DELAYS": "200ms 300ms", "PACE": "20"}
     lab.env["TOPIC"] = source = topic("held", partitions=4)
     truth = Truth(lab.bootstrap, source, "held", **{"linger.ms": 20})
@@ -30,7 +32,8 @@ def test_a_key_keeps_its_order_through_failures_kills_and_moves_between_hosts(
     sent = truth.flush()
 
     def host(number: int) -> tuple[str, ...]:
-        return ("--concurrency", "8", "--db", str(lab.folder / f"host-{number}.db"))
+        db = str(lab.folder / f"host-{number}.db")
+        return ("--concurrency", "8", "--db", db, "--delivery", mode, "--instance-id", f"{number}")
 
     pair = [lab.start("storm:app", *host(number)) for number in range(2)]
     for number in range(kills):

@@ -24,6 +24,13 @@ def refuse(mode: str, register: Register, *, unique: bool) -> None:
     """Raise SettingsError, with the reason, for what the mode cannot keep its promise with."""
     if mode == "at_least_once":
         return
+    holding = next((one.name for one in register if one.holds), None)
+    if mode == "at_most_once" and holding is not None:
+        raise SettingsError(
+            f"delivery={mode}: {holding} has retry_order='hold', but what waits for a retry is "
+            "committed already, and its key would go on without it after a crash; let it have "
+            "another mode, in a group of its own"
+        )
     sharing = next((one.name for one in register if one.takes_transaction), None)
     if sharing is not None:
         raise SettingsError(

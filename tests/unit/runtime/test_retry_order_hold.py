@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kworker import App, Reject, Retry, RetryLater
-from kworker.errors import HandlerError
+from kworker.errors import HandlerError, SettingsError
 from kworker.message import Partition
+from kworker.runtime.delivery import modes
 
 from .bench import AWAY, P0, P1, Bench
 
@@ -219,3 +220,15 @@ def test_what_waits_in_place_needs_no_retry_topics() -> None:
 
     assert handler.retry_topics == () and handler.retry.calls == CALLS
     assert Partition("shop.retry.5s", 0) not in Bench(app).loop.ledgers
+
+
+def test_at_most_once_cannot_hold_and_says_why() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="charge", retry_order="hold")
+    def charge(order: dict) -> None: ...
+
+    with pytest.raises(SettingsError, match="at_most_once: charge has retry_order='hold'"):
+        modes.refuse("at_most_once", app.register(), unique=False)
+
+    modes.refuse("exactly_once", app.register(), unique=False)
