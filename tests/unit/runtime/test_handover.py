@@ -221,7 +221,11 @@ def test_the_calls_of_a_message_in_doubt_are_counted_on_by_another_host() -> Non
 
     bench = on_another_host(bench, app)
     bench.perform()
+    early = list(calls)
+    bench.clock.now += 61
+    bench.perform()
 
+    assert early == ["charge 0 1"], "what is left of its pause goes along"
     assert calls == ["charge 0 1", "charge 0 2"]
 
 
