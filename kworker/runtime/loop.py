@@ -23,6 +23,7 @@ from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorde
 from ..plugins import Tell
 from ..ranges import Ranges
 from ..stores.api import Log, Store, Turn
+from .damage import Damage, Read
 from .delivery.api import BUSY, Delivery, Hands
 from .executors import DONE, Executor, Performed
 from .gates import Gates
@@ -49,6 +50,8 @@ LATER = 1.0  # seconds until something that Kafka did not answer is asked again
 PLACING = 0.5  # seconds that the last commit of a partition may wait for its turn at the store
 LAST_SENT = 2.0  # seconds that a stop waits for Kafka to take what handlers' transactions published
 LAST_COMMIT = 0.3  # seconds that a stop waits for it in any case
+PARKED = 3  # times that one place is told to be unreadable before its partition is parked
+REREAD = 60.0  # seconds until it is tried again
 PRUNE = 1.0  # seconds between two steps of forgetting
 
 Answered = tuple[Any, Any]  # what was sent, and what Kafka said to it
@@ -104,6 +107,7 @@ class Loop:
         quota: Quota | None = None,
         handover: Handover,
         seen: Callable[[], Seen | None] = lambda: None,
+        read: Read = lambda partition, offset: None,
         asked_ends: Callable[[], Mapping[Partition, int] | None] = lambda: None,
         serves: Callable[[Mapping[str, int]], list[str]] | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class Loop:
         self.ends = ends
         self.quota = quota
         self.handover = handover
+        self.damage = Damage(read)
         self.seen = seen  # what became of the cluster's topics
         self.serves = serves  # which of them are read
         self.delivery = delivery(
@@ -146,6 +151,7 @@ class Loop:
         self.untaken: set[Partition] = set()
         self.anew: set[Partition] = set()  # made anew, and no start in them yet
         self.strays: dict[Partition, Stray] = {}
+        self.damaged: dict[Partition, tuple[int, int]] = {}  # from where on, how often it was told
         self.stuck: dict[Partition, tuple[int, str]] = {}  # until what offset is done, and why
         self.committed: dict[Partition, int] = {}
         self.handled = 0
@@ -477,8 +483,8 @@ class Loop:
             log.info("there is room for the store again; its worker goes on")
             return
         reason = "the disk of the store is full, so nothing is taken until there is room again"
-        for partition in self.ledgers:
-            self.tell("partition_stuck", partition=partition, reason=reason)
+        for partition, ledger in self.ledgers.items():
+            self._stuck(partition, ledger.safe, reason)
 
     def reconcile(self) -> None:
         """Pause what is full or not due, resume what is not; the others flow on.
@@ -493,6 +499,7 @@ class Loop:
             # What was full stays so until half of it is gone.
             wanted = (
                 not self.room
+                or self.damaged.get(partition, (0, 0))[1] >= PARKED
                 or ledger.parked > 0
                 or ledger.sealed
                 or fills(ledger, 2 if paused else 1)
@@ -726,6 +733,7 @@ class Loop:
             self.anew.discard(partition)
             self.strays.pop(partition, None)
             self.paused.discard(partition)
+            self.damaged.pop(partition, None)
             self.committed.pop(partition, None)
             self.handover.end(partition)
             ledger = self.ledgers.pop(partition, None)
@@ -746,12 +754,42 @@ class Loop:
         if trouble.kind == "lost_position" and trouble.partition is not None:
             # Not now: records that came with it are still to be admitted.
             self._stray(trouble.partition, cut=trouble.cut)
-        elif trouble.partition is not None and trouble.kind in ("damaged", "forbidden"):
+        elif trouble.partition is not None and trouble.kind == "damaged":
+            self._damaged(trouble.partition, trouble.text)
+        elif trouble.partition is not None and trouble.kind == "forbidden":
             ledger = self.ledgers.get(trouble.partition)
             offset = -1 if ledger is None else ledger.next
             self._stuck(trouble.partition, offset, trouble.text)
         else:
             log.warning("Kafka: %s", trouble.text, extra={"kind": trouble.kind})
+
+    def _damaged(self, partition: Partition, text: str) -> None:
+        """What comes next cannot be read, and is asked for again and again. The third time the
+        partition is parked, as it stands: nothing is skipped, and the others flow."""
+        ledger = self.ledgers.get(partition)
+        if ledger is None or not ledger.ours:
+            return
+        offset, times = self.damaged.get(partition, (ledger.next, 0))
+        times = times + 1 if offset == ledger.next else 1
+        self.damaged[partition] = ledger.next, times
+        if times == PARKED:
+            self._stuck(partition, ledger.next, f"parked, it cannot be read any further: {text}")
+            self.damage.look(partition, ledger.next)
+            self.timers.after(REREAD, partial(self._read_again, partition, ledger))
+
+    def _read_again(self, partition: Partition, ledger: Ledger) -> None:
+        if self.ledgers.get(partition) is ledger:
+            del self.damaged[partition]
+
+    def _tell_damage(self) -> None:
+        for partition, first, whole in self.damage.news():
+            if self.damaged.get(partition, (None, 0))[0] == first:
+                reason = (
+                    f"parked: offsets {first} to {whole - 1} cannot be read, damaged or written in "
+                    "a way that this client does not know; nothing is skipped. Mend the log, or "
+                    f"stop the workers and let `kworker offsets reset` set it to {whole}"
+                )
+                self._stuck(partition, first, reason)
 
     def _stray(self, partition: Partition, *, anew: bool = False, cut: int | None = None) -> None:
         """What we hold of it points at nothing any more: nothing of it is committed until its
@@ -911,6 +949,7 @@ class Loop:
             self.store.look()
             self._look_after_threads()
             self._look_at_topics()
+            self._tell_damage()
             self.tell("worker_beat", snapshot=self.snapshot())
             self._count_skips()
         if self._prune.due():

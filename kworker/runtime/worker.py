@@ -501,6 +501,7 @@ class Worker:
             quota=self._quota(),
             handover=handover,
             seen=watch.news,
+            read=lambda partition, offset: connection.firsts({partition: offset}),
             asked_ends=ends_watch.news,
             serves=serves,
         )
