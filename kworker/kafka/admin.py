@@ -147,6 +147,17 @@ class ClusterAdmin:
 
         return self._patiently(ask, "describe the group", self._timeout, _REQUEST)
 
+    def session(self, group: str) -> float | None:
+        """Seconds after which the broker takes a member of the group for dead, where it assigns
+        the partitions itself; None where it does not tell."""
+        resource = library.ConfigResource(library.ResourceType.GROUP, group)
+        try:
+            (answer,) = self._client.describe_configs([resource], request_timeout=_REQUEST).values()
+            return int(answer.result(_REQUEST + 5)["consumer.session.timeout.ms"].value) / 1000
+        except (KafkaException, TimeoutError, KeyError, ValueError):
+            log.debug("the session timeout of group %s is not told", group, exc_info=True)
+            return None
+
     def close(self) -> None:
         """Nothing more is asked; the client itself belongs to the connection."""
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import confluent_kafka
@@ -23,6 +24,10 @@ from .config import Config
 from .voice import Voice, clean
 
 log = logging.getLogger("kworker.kafka")
+
+SESSION = 45.0  # seconds: the broker's own default
+EXPIRY = 3.0  # seconds within which it notices that a session has ended
+AGAIN = 1.0  # seconds between two tries to join
 
 Answered = Callable[[CommitResult], None]
 
@@ -111,12 +116,16 @@ class GroupConsumer:
         properties = config.beside(group) if beside else config.member(group)
         properties |= voice.hearing(self._hear_fatal)
         properties["on_commit"] = self._hear_commit
-        self._client = made(confluent_kafka.Consumer, properties, config)
+        self._new_client = partial(made, confluent_kafka.Consumer, properties, config)
+        self._client = self._new_client()
+        self._topics: list[str] = []
+        self._wait_until: float | None = None  # for a predecessor under our instance id
+        self._join_at: float | None = None  # when to join again
 
     def subscribe(self, topics: Iterable[str], assignments: Assignments) -> None:
         """Join the group for these topics; another call replaces them, and none leaves it."""
         self._assignments = assignments
-        wanted = list(topics)
+        self._topics = wanted = list(topics)
         try:
             if not wanted:
                 self._client.unsubscribe()
@@ -151,6 +160,11 @@ class GroupConsumer:
     def gather(self, limit: int, patience: float) -> list[Record | Trouble]:
         """`poll`, but for what it raises: that is kept for the next `check`."""
         self._revoked_meanwhile.clear()
+        if self._join_at is not None:
+            if (pause := self._join_at - time.monotonic()) > 0:
+                time.sleep(min(patience, pause))
+                return []
+            self._guard(self._join_again)
         messages: list[Any] = []
         try:
             first = self._client.poll(patience)
@@ -180,7 +194,32 @@ class GroupConsumer:
         if self._fatal is not None:
             arrivals.append(Trouble("fatal", self._fatal))
             self._fatal = None
+        if self._static and not self.joined and any(map(_is_about_our_name, arrivals)):
+            return self._after_predecessor(arrivals)
         return arrivals
+
+    def _after_predecessor(self, arrivals: list[Record | Trouble]) -> list[Record | Trouble]:
+        """The group still has a member under our instance id. One that was killed stays there
+        until its session has ended; only who is there longer is alive."""
+        now = time.monotonic()
+        if self._wait_until is None:
+            session = self._admin.session(self.group) or SESSION
+            self._wait_until = now + session + EXPIRY
+            log.warning(
+                "the session of whoever was in the group under the same instance_id may not have "
+                "ended yet; joining again for up to %.3g s", session + EXPIRY,
+            )  # fmt: skip
+        if now > self._wait_until:
+            return arrivals
+        self._close_client()  # it has come to a fatal end
+        self._client = self._new_client()
+        self._join_at = now + AGAIN
+        return []
+
+    def _join_again(self) -> None:
+        self._join_at = None
+        if self._assignments is not None:
+            self.subscribe(self._topics, self._assignments)
 
     def take(self, starts: Mapping[Partition, int]) -> None:
         """Fetch these assigned partitions from these offsets: for partitions that `assigned`
@@ -631,6 +670,14 @@ def _all_refused(positions: Mapping[Partition, Committed], error: KafkaError) ->
     text = clean(error.str())
     return CommitResult(
         {}, dict.fromkeys(positions, text), error.code() in _EXPECTED, error.code() == _OVERSIZED
+    )
+
+
+def _is_about_our_name(arrival: Record | Trouble) -> bool:
+    return (
+        isinstance(arrival, Trouble)
+        and arrival.kind == "fatal"
+        and "instance ID is still used" in arrival.text
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from ..faults.harness import QUICK_MEMBER, Process, until
+from ..faults.test_workers import started
 from .stage import Stage, raw, staged
 
 pytestmark = pytest.mark.timeout(150)
@@ -94,6 +96,27 @@ def test_workers_of_one_parent_have_an_instance_id_each(stage: Stage) -> None:
 
     parent.signal(signal.SIGTERM)
 
+    assert parent.wait(40) == 0
+    assert took(stage) == Counter(range(8))
+
+
+def test_a_worker_that_was_killed_waits_for_the_end_of_its_own_session_under_the_same_instance_id(
+    stage: Stage,
+) -> None:
+    options = (*_as(stage, "consumer"), "--instance-id", "host", "--workers", "2")
+    parent = stage.start("positions:app", *options)
+    until(lambda: len(assigned(parent)) >= 2, 60, "both have joined")
+    victim = started(parent)[0]
+
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(started(parent)) == 3, 20, "another takes its place")
+    for n in range(8):
+        stage.send(stage.env["ORDERS"], {"n": n}, partition=n % 4)
+    until(lambda: len(took(stage)) == 8, 40, "all is handled")
+
+    assert parent.running
+    assert "may not have ended yet" in parent.output
+    parent.signal(signal.SIGTERM)
     assert parent.wait(40) == 0
     assert took(stage) == Counter(range(8))
 
