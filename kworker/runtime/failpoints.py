@@ -52,7 +52,7 @@ STEPS: Mapping[str, tuple[Method, ...]] = {
     "transaction": (Method("lender", "commit"),),
     "settle": (Method("loop", "settle"),),
     "record": (Method("store", "record"),),
-    "send": (Method("producer", "send"),),
+    "send": (Method("producer", "offer"),),
     "acknowledge": (Method("delivery", "answered"), Method("outbox", "answered")),
     "close": (Method("hands", "closed"), Method("loop", "_closed")),
     "produce": (Method("transactions", "_produce"),),

@@ -34,6 +34,7 @@ from .lanes import Lanes, Run
 from .ledger import Ledger
 from .outbox import Outbox, Parcel
 from .positions import Positions
+from .post import Post
 from .quota import Quota
 from .settle import words
 from .timers import Timers
@@ -96,6 +97,7 @@ class Loop:
         executor: Executor,
         delivery: Callable[[Hands], Delivery],
         store: Store,
+        post: Post,
         outbox: Outbox,
         positions: Positions,
         timers: Timers,
@@ -118,6 +120,7 @@ class Loop:
         self.lanes = lanes
         self.executor = executor
         self.store = store
+        self.post = post
         self.outbox = outbox
         self.positions = positions
         self.timers = timers
@@ -346,6 +349,7 @@ class Loop:
                 self.outbox.answered(one[0], one[1])
             else:
                 self.delivery.answered(one[0], one[1])
+        self.post.turn()  # an answer makes room
 
     def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         """A handler has ended, or was not even started."""

@@ -146,6 +146,7 @@ class _Supervisor:
         self._told: SimpleQueue[int] = SimpleQueue()  # may be put to by a signal handler
         self._deadline: Deadline | None = None  # of the stop, once it has begun
         self._worst = 0
+        self._interrupted = False
 
     def told(self, number: int, _: FrameType | None = None) -> None:
         """Hear a signal."""
@@ -261,12 +262,13 @@ class _Supervisor:
             return
         if number == signal.SIGUSR1:
             self._pass_on(signal.SIGUSR1)
-        elif number == signal.SIGINT and self._deadline is not None:
+        elif number == signal.SIGINT and self._interrupted:
             os.write(2, b"stopped at once; what was in flight comes again\n")
             self._kill()
             self._worst = 1
         else:
             if number == signal.SIGINT:
+                self._interrupted = True
                 os.write(2, b"\nstopping: finishing what runs (Ctrl-C again ends at once)\n")
             self._stop()
 

@@ -46,6 +46,7 @@ from .lanes import Lanes
 from .loop import Inbox, Limits, Loop
 from .outbox import Outbox, Parcel
 from .positions import EARLIEST, Positions
+from .post import Post
 from .quota import Quota
 from .resources import Resources
 from .timers import Timers
@@ -398,14 +399,16 @@ class Worker:
         def topic_ids(wanted: Iterable[str]) -> dict[str, str]:
             return {name: found.id for name, found in admin.describe(wanted).items() if found.id}
 
-        def send(shipment: Shipment | Parcel) -> None:
-            producer.send(
+        def offer(shipment: Shipment | Parcel) -> bool:
+            return producer.offer(
                 shipment.topic,
                 shipment.key,
                 shipment.value,
                 shipment.headers,
                 lambda answer: inbox.put((shipment, answer)),
             )
+
+        post = Post(offer)
 
         def delivery(hands: Hands) -> Delivery:
             parts = modes.Parts(
@@ -419,7 +422,7 @@ class Worker:
                 shared={
                     "store": store,
                     "topics": names,
-                    "send": send,
+                    "send": post.send,
                     "consumer": consumer,
                     "tell": tell,
                     "wall": clock.wall,
@@ -476,7 +479,8 @@ class Worker:
             executor=arm("executor", executor),
             delivery=delivery,
             store=store,
-            outbox=arm("outbox", Outbox(store, send, timers.after, clock)),
+            post=post,
+            outbox=arm("outbox", Outbox(store, post.send, timers.after, clock)),
             positions=Positions(
                 consumer,
                 start_from=self._policy(connection, sources, register.found),

@@ -114,3 +114,18 @@ def test_a_policy_that_cannot_work_is_refused_with_what_was_given(
 ) -> None:
     with pytest.raises(HandlerError, match=rf"Retry\({next(iter(arguments))}="):
         Retry(**arguments)  # type: ignore[arg-type]
+
+
+def test_retry_later_takes_no_longer_than_its_topic_keeps_a_message() -> None:
+    assert RetryLater("7d").delay == 7 * 86_400
+
+    with pytest.raises(ValueError, match="7 days"):
+        RetryLater("169h")
+
+
+def test_whatever_a_handler_raises_is_tried_again_unless_told_otherwise() -> None:
+    policy = Retry(wait=tenacity.wait_fixed(0.5))
+
+    decision = decide(SystemExit(3), calls=1, hop=0, arrived_through=None, policy=policy)
+
+    assert decision == TryAgain(0.5)

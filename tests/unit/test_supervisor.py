@@ -336,12 +336,15 @@ def test_a_worker_that_does_not_end_in_time_is_killed_and_the_exit_code_is_1(sta
     assert "worker 2 did not end within the shutdown timeout" in told["message"]
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_int_kills_all_at_once(start: Start, first: int):
+@pytest.mark.parametrize("before", [(), (signal.SIGTERM,)])
+def test_a_second_int_kills_all_at_once(start: Start, before: tuple[int, ...]):
     parent = start(STUBBORN)
     parent.until(lambda: parent.left("ready") == 2)
-    parent.signal(first)
-    parent.until(lambda: parent.left("term") == 2)
+    for number in (*before, signal.SIGINT):
+        parent.signal(number)
+        parent.until(lambda: parent.left("term") == 2)
+    parent.until(lambda: "Ctrl-C again" in (parent.folder / "err").read_text())
+    assert parent.process.poll() is None
 
     parent.signal(signal.SIGINT)
     asked = time.monotonic()

@@ -106,6 +106,25 @@ def test_a_revoke_timeout_that_the_group_would_not_wait_for_is_3(command, shop, 
     assert done.returncode == 3
 
 
+@pytest.mark.parametrize("where", ["variable", "file", "file over variable"])
+def test_a_choice_of_handlers_in_the_group_that_a_file_or_variable_names_is_2(
+    command, shop, tmp_path, where
+):
+    with shop.open("a") as file:
+        file.write('@app.handler("orders")\ndef notify(order: dict) -> None: ...\n')
+    if where != "variable":
+        (tmp_path / "kworker.toml").write_text('group = "mine"\n')
+    variables = {"KWORKER_GROUP": "mine"} if where != "file" else {}
+
+    done = command(
+        "run", "shop:app", "--handlers", "shop.charge", "-g", "mine", "-b", NOBODY,
+        "--connect-timeout", "1s", **variables,
+    )  # fmt: skip
+
+    assert "shop.notify would be left out" in one_line(done)
+    assert done.returncode == 2
+
+
 def test_a_setting_that_an_app_gives_wrongly_is_3(command, tmp_path):
     (tmp_path / "shop.py").write_text("from kworker import App\napp = App('shop', comit_every=1)\n")
 

@@ -44,6 +44,7 @@ from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.loop import Inbox, Limits, Loop
 from kworker.runtime.outbox import Outbox, Parcel
 from kworker.runtime.positions import EARLIEST, Positions
+from kworker.runtime.post import Post
 from kworker.runtime.timers import Timers
 from kworker.runtime.transactions import Transactions
 from kworker.stores import Store, open_lender, open_store
@@ -360,6 +361,8 @@ class Bench:
         self.register = register = app.register(plugins)
         self.consumer = Consumer(self.broker)
         self.store = open_store(self.folder / "shop.db", group="shop", cluster="c", clock=clock)
+        self.room = 1_000_000  # how many the producer takes before they are answered
+        post = Post(self._offer)
         inbox: Inbox = SimpleQueue()
         self.inbox = inbox
         timers = Timers(clock)
@@ -393,7 +396,7 @@ class Bench:
             parts = {
                 "store": kept,
                 "topics": TOPICS,
-                "send": self._send,
+                "send": post.send,
                 "consumer": self.consumer,
                 "tell": tell,
                 "wall": clock.wall,
@@ -419,7 +422,8 @@ class Bench:
             executor=self.executor,
             delivery=delivery,
             store=kept,
-            outbox=Outbox(kept, self._send, timers.after, clock),
+            post=post,
+            outbox=Outbox(kept, post.send, timers.after, clock),
             positions=Positions(
                 self.consumer,
                 start_from=lambda partition: EARLIEST,
@@ -447,9 +451,12 @@ class Bench:
         if assign:
             self.consumer.assign(*assign)
 
-    def _send(self, shipment: Shipment | Parcel) -> None:
+    def _offer(self, shipment: Shipment | Parcel) -> bool:
+        if len(self.sent) >= self.room:
+            return False
         self.sent.append(shipment)
         self.log.append(shipment)
+        return True
 
     def answer(self, answer: Refusal | None = None, *, only: int | None = None) -> None:
         """Kafka's answer to what was sent: an acknowledgement, unless told otherwise."""

@@ -297,3 +297,48 @@ def test_what_was_recorded_is_the_mark_that_its_copy_will_not_be_taken_for() -> 
     marks = [Mark(NAME, "orders", "order-1", 0, hop) for hop in (0, 1)]
     assert bench.store.seen(marks) == {marks[0]}
     assert bench.store.attempts(marks) == {}
+
+
+def test_what_the_producer_has_no_room_for_waits_and_holds_up_no_turn() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="charge")
+    def charge(order: dict, ctx: Context) -> None:
+        for number in range(3):
+            ctx.publish("mails", {"n": number})
+
+    bench = Bench(app)
+    bench.room = 2
+    bench.broker.write(P0)
+    bench.perform()
+    first = [one.value for one in bench.log]
+
+    bench.answer(only=0)
+    bench.turn()
+    then = len(bench.log)
+    bench.answer()
+    bench.turn()
+    bench.commit()
+
+    assert (first, then) == ([b'{"n":0}', b'{"n":1}'], 3)
+    assert [one.value for one in bench.log][2] == b'{"n":2}'
+    assert bench.committed() == 1
+
+
+def test_a_copy_that_waits_for_room_is_not_sent_once_its_partition_has_gone() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="charge", retry=Retry(attempts=1, delays=["5s"]))
+    def charge(order: dict) -> None:
+        raise ValueError("no")
+
+    bench = Bench(app)
+    bench.room = 0
+    bench.broker.write(P0)
+    bench.perform()
+
+    bench.consumer.lose(P0)
+    bench.room = 1
+    bench.turn()
+
+    assert bench.log == []

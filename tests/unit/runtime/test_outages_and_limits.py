@@ -6,9 +6,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from kworker import App, Context, Message, Outage, Retry
-from kworker.runtime.executors import Answer, Down, Executor, Threads, executor_for
+from kworker.errors import Undecodable
+from kworker.message import Record
+from kworker.outcome import Done, Dropped, Failed, Outcome, Postponed, Recorded, Skipped
+from kworker.runtime.executors import Answer, Down, Executor, Performed, Threads, executor_for
+from kworker.runtime.lanes import Run
+from kworker.runtime.quota import Quota
 
 from .bench import P0, P1, Bench
 
@@ -228,3 +237,74 @@ def test_what_was_handed_over_together_goes_on_in_its_order_after_an_outage() ->
     assert handed_over == 5
     assert calls[40:] == [40, 40, 41, 42, 43, 44]
     assert bench.committed() == 45
+
+
+@pytest.mark.parametrize(
+    ("outcome", "called"),
+    [
+        (Done(), True),
+        (Skipped("why"), True),
+        (Failed(ValueError("no")), True),
+        (Failed(Undecodable("no"), called=False), False),
+        (Recorded(), True),
+        (Recorded(duplicate=True), False),
+        (Dropped(), False),
+        (Postponed(), False),
+    ],
+)
+def test_only_a_handler_that_was_called_says_whether_an_outage_is_over(
+    outcome: Outcome, called: bool
+) -> None:
+    calls: list[int] = []
+    bench = Bench(charging(calls, {"bank"}))
+    bench.broker.write(P0)
+    bench.perform()
+    bench.clock.now += 1.1
+    bench.turn()  # it may be tried again
+    run = bench.executor.waiting.popleft()
+
+    bench.inbox.put(Performed([(run.works[0], outcome)], run, True))
+    bench.turn()
+
+    assert bench.facts.ended == called
+
+
+class Ending:
+    """A work whose handler ends between two looks at it."""
+
+    timebox = SimpleNamespace(told=False, left=-1.0)
+    scope = SimpleNamespace(name="charge")
+    record = Record("orders", 0, 7)
+    ledger = SimpleNamespace(partition=P0)
+    original, thread, calls, id = "orders/0/7", 0, 0, ""
+    looks = 0
+
+    @property
+    def started(self) -> float | None:
+        self.looks += 1
+        return 1.0 if self.looks == 1 else None
+
+
+def test_a_handler_that_ends_while_its_length_is_told_stops_no_turn() -> None:
+    bench = Bench(charging([], set()))
+    work: Any = Ending()
+    bench.loop.runs.add(Run([work], [], work.scope))
+
+    bench.clock.now += 1.1
+    bench.turn()
+
+    assert len(bench.facts.stuck) == 1
+
+
+def test_a_duplicate_that_a_handlers_transaction_found_is_finished_for_the_quota() -> None:
+    over: list[bool] = []
+    bench = Bench(charging([], set()))
+    bench.loop.quota = Quota(1, lambda: over.append(True))
+    bench.broker.write(P0)
+    bench.turn()
+    run = bench.executor.waiting.popleft()
+
+    bench.inbox.put(Performed([(run.works[0], Recorded(duplicate=True))], run, True))
+    bench.turn()
+
+    assert over == [True]

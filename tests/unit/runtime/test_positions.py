@@ -390,3 +390,30 @@ def test_many_lost_positions_together_hold_up_the_loop_no_longer_than_one() -> N
 
     assert [found for _, found, _ in bench.facts.lost] == [0, 0]
     assert 25 <= bench.clock.now - begun < 40  # one revoke_timeout, not two
+
+
+def test_partitions_whose_starts_are_not_told_are_asked_for_together_and_once_at_a_time() -> None:
+    app, _ = counting()
+    bench = Bench(app, assign=())
+    bench.consumer.silent = True
+    for index in range(5):
+        bench.consumer.assign(Partition("orders", index))
+    asked: list[set[Partition]] = []
+    bench.consumer.committed = lambda partitions, timeout: asked.append(set(partitions)) or {}  # type: ignore[method-assign,func-returns-value]
+
+    bench.clock.now += 1.1
+    bench.turn(3)
+
+    assert asked == [{Partition("orders", index) for index in range(5)}]
+
+
+def test_records_of_a_topic_that_has_just_left_are_neither_handled_nor_committed() -> None:
+    app, calls = counting()
+    former = Partition("former", 0)
+    bench = Bench(app, assign=(former,))
+    bench.broker.write(former, b'{"n": 1}')
+
+    bench.settle()
+
+    assert (calls, bench.log, bench.facts.dead) == ([], [], [])
+    assert (bench.open, bench.committed(former)) == (1, 0)

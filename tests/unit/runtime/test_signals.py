@@ -62,3 +62,15 @@ def test_a_second_int_ends_at_once(worker: Worker, monkeypatch) -> None:
     worker.told(signal.SIGINT)
 
     assert (first, ended) == ([], [1])
+
+
+def test_an_int_after_a_term_is_the_first_one(worker: Worker, monkeypatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    worker.told(signal.SIGTERM)
+    worker.told(signal.SIGINT)
+    first = ended.copy()
+    worker.told(signal.SIGINT)
+
+    assert (first, ended) == ([], [1])
