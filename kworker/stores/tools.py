@@ -22,8 +22,9 @@ from .sqlite.marks import stored_id
 
 @dataclass(frozen=True, slots=True)
 class HandlerMemory:
-    """What a store remembers of one handler: how many messages it `settled`, and when the
-    `oldest` that brought an id was recorded (ISO 8601).
+    """What a store remembers of one handler: how many messages it `settled` (their copies and
+    replays are not counted again), and when the `oldest` that brought an id was recorded
+    (ISO 8601).
     """
 
     handler: str
@@ -94,8 +95,8 @@ class View:
         oldest: dict[str, str] = {}
         with self._telling():
             for row in self._database.query(
-                "SELECT handler, count(*) AS settled, min(recorded_at) AS oldest "
-                "FROM seen GROUP BY handler"
+                "SELECT handler, sum(replay = 0 AND hop = 0) AS settled, "
+                "min(recorded_at) AS oldest FROM seen GROUP BY handler"
             ):
                 settled[row["handler"]] += row["settled"]
                 oldest[row["handler"]] = row["oldest"]
