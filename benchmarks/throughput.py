@@ -36,7 +36,12 @@ VARIANTS = {
     "kworker, concurrency 1": ["kworker", "--concurrency", "1"],
     "kworker, threads 32, order by key": ["kworker", "--concurrency", "32"],
     "kworker, async 100, order by key": ["async", "--concurrency", "100"],
+    "at_most_once, threads 32": ["kworker", "--concurrency", "32", "--delivery", "at_most_once"],
+    "publishing, at_least_once": ["copies", "--concurrency", "32"],
+    "publishing, exactly_once": ["copies", "--concurrency", "32", "--delivery", "exactly_once"],
 }
+
+APPS = {"kworker": "app", "async": "slow", "copies": "copier"}
 
 
 class Meter:
@@ -82,7 +87,10 @@ def preload(servers: str, topic: str, messages: int) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
     admin = AdminClient({"bootstrap.servers": servers})
-    admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
+    for made in admin.create_topics(
+        [NewTopic(topic, 4, 1), NewTopic(f"{topic}-out", 4, 1)]
+    ).values():
+        made.result()
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 20})
     padding = "x" * 150
     for number in range(messages):
@@ -108,6 +116,7 @@ def once(command: list[str], servers: str, topic: str, messages: int) -> dict[st
             **os.environ,
             "BENCH_SERVERS": servers,
             "BENCH_TOPIC": topic,
+            "BENCH_OUT": f"{topic}-out",
             "BENCH_MESSAGES": str(messages),
             "BENCH_RESULT": str(result),
             "BENCH_GROUP": uuid.uuid4().hex,
@@ -115,7 +124,7 @@ def once(command: list[str], servers: str, topic: str, messages: int) -> dict[st
         if command[0] == "raw":
             run = [sys.executable, __file__, "--child"]
         else:
-            target = f"throughput_app:{'slow' if command[0] == 'async' else 'app'}"
+            target = f"throughput_app:{APPS[command[0]]}"
             run = [sys.executable, "-m", "kworker", "run", target, "-b", servers]
             run += ["--app-dir", str(Path(__file__).parent), "-q", "--create-topics", "missing"]
             run += ["--db", str(Path(folder) / "store.db"), *command[1:]]

@@ -10,6 +10,7 @@ from kworker import App
 
 meter = Meter()
 app = App("bench", group=os.environ["BENCH_GROUP"])
+copier = App("bench-copies", group=os.environ["BENCH_GROUP"])
 slow = App("bench-async", group=os.environ["BENCH_GROUP"])
 
 
@@ -21,3 +22,9 @@ def count(order: dict) -> None:
 @slow.handler(os.environ["BENCH_TOPIC"], name="count-async")
 async def count_async(order: dict) -> None:
     meter.tick()
+
+
+@copier.handler(os.environ["BENCH_TOPIC"], name="copy", publish_to=os.environ["BENCH_OUT"])
+def copy(order: dict) -> dict:
+    meter.tick()
+    return order

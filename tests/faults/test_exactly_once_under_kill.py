@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from .conftest import Labs
 from .harness import FULL, Lab, Process, Truth, dump, seed
 from .oracle import Sent
 
@@ -117,3 +120,39 @@ def test_two_workers_killed_and_stopped_in_turn_publish_each_output_once(
     assert ended.code == 0
     assert lab.lag([source]) == 0
     judge(lab, sent, kinds)
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_dies_and_hangs_costs_no_output_and_no_exit(
+    own_kafka: Callable[..., Any], lab_on: Labs
+) -> None:
+    cluster = own_kafka()
+    lab = lab_on(cluster.bootstrap_servers)
+    rng = random.Random(seed())
+    source = lab_for(
+        lab, lambda name, partitions: lab.create_topic(name, partitions), "exactly_once"
+    )
+    truth = Truth(lab.bootstrap, source, "eo")
+    kinds: dict[str, str] = {}
+    node = cluster.nodes[0]
+
+    def one() -> None:
+        kinds.update(send_all(truth, 1, rng))
+
+    worker = lab.start("copier:app", *CONCURRENCY, "--shutdown-timeout", "4s")
+    with truth.sending(itertools.repeat(one), pause=0.01):
+        for _ in range(3 if FULL else 1):
+            lab.wait_for_lines(lab.lines() + 200, 60)
+            node.kill()
+            node.restart()
+        lab.wait_for_lines(lab.lines() + 200, 60)
+    node.stop()
+    worker.signal(signal.SIGTERM)
+    code = worker.wait(4 + 5)
+    node.resume()
+    ended = lab.run("copier:app", *CONCURRENCY, "--drain", timeout=120)
+
+    assert code == 1
+    assert ended.code == 0
+    assert truth.unknown == set()
+    judge(lab, truth.acked, kinds)

@@ -197,7 +197,8 @@ class AtMostOnce(AtLeastOnce):
 
     def commit_last(self, partitions: Iterable[Partition], patience: float) -> None:
         wanted = set(partitions)
-        points = self._hands.points(wanted, patience)
+        points = {place: point for place, point in self._stale().items() if place in wanted}
+        points |= self._hands.points(wanted, patience)
         given_back = [ledger for ledger in self._asked if ledger.partition in wanted]
         asked = {ledger: self._asked.pop(ledger) for ledger in given_back}
         ledgers = {one.partition: one for one in self._begun if one.ours}

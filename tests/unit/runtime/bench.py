@@ -413,6 +413,12 @@ class Bench:
             unknown_handler_wait=900.0,
         )
         handover = Handover(cluster="c", store=kept, intake=intake)
+
+        def heard(partition: Partition, point: Committed | None, end: int) -> int | None:
+            if point is not None:
+                self.loop.delivery.heard(partition, point)
+            return handover.heard(partition, point, end)
+
         self.loop = Loop(
             consumer=self.consumer,
             topics=["orders"],
@@ -431,7 +437,7 @@ class Bench:
                 tell=tell,
                 recorded=intake.recorded,
                 forget=intake.forget,
-                heard=handover.heard,
+                heard=heard,
             ),
             timers=timers,
             inbox=inbox,

@@ -347,7 +347,7 @@ def test_a_long_one_is_warned_of(
     with caplog.at_level(logging.WARNING):
         finished(bench)
 
-    assert "write held its Transaction for 0.0 s" in caplog.text
+    assert "write held its Transaction for" in caplog.text
 
 
 def test_it_runs_one_at_a_time_beside_others_that_do_not_wait_for_it(
