@@ -4,7 +4,7 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test lint demo faults bench clean
+.PHONY: install test lint demo faults bench docs clean
 install: .venv/installed
 
 # Most tests wait for a Kafka, so three processes keep two cores busy; each has a Kafka of its own.
@@ -26,6 +26,11 @@ lint: install
 
 demo: install
 	$(BIN)/python examples/demo.py
+
+# The pages as a site, in build/docs; a warning, as of a broken link, is a failure.
+docs: install
+	$(BIN)/python -m pip install --quiet --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/build.py
 
 clean:
 	rm -rf .venv .kworker .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

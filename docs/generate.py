@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 from kworker import hookspecs, settings
+from kworker.cli import commands
+from kworker.cli.main import COMMANDS, group
 
 HERE = Path(__file__).parent
 
@@ -47,6 +52,71 @@ def settings_page() -> str:
     return HEAD + "\n".join(rows) + "\n" + TAIL
 
 
+COMMANDS_HEAD = """# Commands
+
+*Written by `docs/generate.py` from the commands; `kworker COMMAND --help` says the same.*
+
+Data goes to stdout, everything else to stderr. `--json` gives one document, with its name and
+version as `schema`. What writes or deletes in bulk only says what it would do until `--execute`.
+Positions are `earliest`, `latest`, `+N`, `-N`, an offset, a time in ISO 8601, or `-2h`. TARGET is
+`package.module:app`, `package.module`, or with `--factory` a function that makes the app. While
+`kworker dev` runs in a folder, commands there use its broker unless `-b` names another, and say so.
+
+Commands take those [settings](settings.md) as flags that matter to them; of these, only their names
+are given here.
+"""
+
+_COMMON = {"verbose", "quiet", "properties", "app_dir", "factory"}
+
+
+def commands_page() -> str:
+    parts = [COMMANDS_HEAD]
+    for path, command in _commands(group, ()):
+        examples, said = commands.told_apart(command.help or "")
+        parts.append(f"## kworker {' '.join(path)}\n")
+        parts += [f"{' '.join(one.split())}\n" for one in said]
+        parts.append("```sh\n" + "\n".join(one.strip() for one in examples) + "\n```\n")
+        if rows := [_option(one) for one in command.params if _own(one)]:
+            parts.append("| | |\n|---|---|\n" + "\n".join(rows) + "\n")
+        flags = [f"`{one.opts[-1]}`" for one in command.params if _is_setting(one)]
+        if len(flags) == len(settings.declared()):
+            parts.append("Settings: all of them.\n")
+        elif flags:
+            parts.append(f"Settings: {', '.join(flags)}.\n")
+    return "\n".join(parts)
+
+
+def _commands(
+    above: click.Group, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name in COMMANDS if not path else above.list_commands(click.Context(above)):
+        command = above.get_command(click.Context(above), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def _is_setting(one: click.Parameter) -> bool:
+    declared = settings.declared().get(one.name or "")
+    return declared is not None and declared.flag in one.opts
+
+
+def _own(one: click.Parameter) -> bool:
+    hidden = isinstance(one, click.Option) and (one.hidden or not one.help)
+    return not (hidden or _is_setting(one) or one.name in _COMMON or "--help" in one.opts)
+
+
+def _option(one: click.Parameter) -> str:
+    if not isinstance(one, click.Option):
+        return f"| `{one.make_metavar(click.Context(group))}` | |"
+    metavar = "" if one.is_flag or one.metavar is None else f" {one.metavar}"
+    names = ", ".join(f"`{name}`" for name in one.opts)
+    about = " ".join((one.help or "").split()).replace("|", "\\|")
+    return f"| {names}{metavar.replace('|', chr(92) + '|')} | {about} |"
+
+
 def hooks_table() -> str:
     """The rows of the table of hooks, the last of `docs/plugins.md`."""
     rows = []
@@ -75,6 +145,7 @@ def _default(one: settings.Declared) -> str:
 
 
 if __name__ == "__main__":
+    (HERE / "look-up" / "commands.md").write_text(commands_page(), encoding="utf-8")
     (HERE / "look-up" / "settings.md").write_text(settings_page(), encoding="utf-8")
     plugins = HERE / "plugins.md"
     plugins.write_text(plugins_page(plugins.read_text(encoding="utf-8")), encoding="utf-8")

@@ -46,7 +46,8 @@ def run(work: Callable[[], T], failing: str, module: str | None = None) -> T:
     except ModuleNotFoundError as error:
         if module is not None and error.name and f"{module}.".startswith(f"{error.name}."):
             raise TargetError(_not_found(module, error.name)) from error
-        raise TargetError(f"{failing}: {_told(error)}") from error
+        way_out = "" if module is None else "; install what is missing, or correct its name"
+        raise TargetError(f"{failing}: {_told(error)}{way_out}") from error
     except (Exception, SystemExit) as error:
         raise TargetError(f"{failing}: {_told(error)}") from error
 

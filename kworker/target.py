@@ -77,7 +77,10 @@ def _of_module(module: ModuleType, group: str | None) -> App:
     if apps:
         return next(iter(apps.values()))
     if not handlers.defined_in(module):
-        raise TargetError(f"module {name!r} has no App, and defines no function with @handler")
+        raise TargetError(
+            f"module {name!r} has no App, and defines no function with @handler; "
+            'declare one, as app = App("shop")'
+        )
     return App(group or name, include=[name])
 
 

@@ -80,7 +80,7 @@ def tell(error: click.ClickException) -> None:
 
 
 def _format(one: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    examples, said = _told_apart(one.help or "")
+    examples, said = told_apart(one.help or "")
     _write(examples, formatter)
     one.format_usage(ctx, formatter)
     _say(said, formatter)
@@ -88,8 +88,8 @@ def _format(one: click.Command, ctx: click.Context, formatter: click.HelpFormatt
     one.format_epilog(ctx, formatter)
 
 
-def _told_apart(help: str) -> tuple[list[str], list[str]]:
-    """The lines of the examples, and the other paragraphs."""
+def told_apart(help: str) -> tuple[list[str], list[str]]:
+    """The lines of the examples of a command's help, and its other paragraphs."""
     examples: list[str] = []
     said = []
     for paragraph in inspect.cleandoc(help).split("\n\n"):
@@ -118,6 +118,6 @@ def _say(paragraphs: list[str], formatter: click.HelpFormatter) -> None:
 
 def _first_sentence(help: str) -> str:
     """The first sentence of what a command says of itself."""
-    _, said = _told_apart(help)
+    _, said = told_apart(help)
     words = " ".join(said[0].split()) if said else ""
     return words.split(". ")[0].rstrip(".") + "." if words else ""

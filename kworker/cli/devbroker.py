@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
 from contextlib import closing
 from pathlib import Path
+
+from .. import settings
 
 FOLDER = Path(".kworker")
 FILE = FOLDER / "dev.json"
@@ -22,6 +25,18 @@ def leave(folder: Path, address: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(content, file)
+
+
+def joining_quickly(configuration: settings.Configuration) -> settings.Configuration:
+    """When its last member leaves, the mock keeps a group waiting for the session timeout, so
+    that every reload would take half a minute."""
+    if configuration.values["group_protocol"] == "consumer":
+        return configuration
+    quick = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+    if quick.keys() & (configuration.kafka.keys() | configuration.kafka_consumer.keys()):
+        return configuration
+    consumer = settings.Properties({**configuration.kafka_consumer, **quick})
+    return dataclasses.replace(configuration, kafka_consumer=consumer)
 
 
 def remove(folder: Path) -> None:

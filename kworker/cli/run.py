@@ -18,7 +18,7 @@ import click
 from .. import settings
 from ..observe import log
 from ..runtime import supervisor
-from . import commands, devbroker, options, output
+from . import commands, devbroker, options, output, reload
 
 if TYPE_CHECKING:
     from ..app import App
@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 @commands.command()
 @options.with_app(*settings.declared(), level=logging.INFO)
 @click.option("--drain", is_flag=True, help="Handle what is there now, retries included; then end.")
+@click.option("--reload", "reloads", is_flag=True, help="Start again whenever a file changes.")
+@click.option("--reloaded", is_flag=True, hidden=True)  # the child of `--reload`
 @click.option("--under-dev", hidden=True)  # the child of `kworker dev`: on which broker
 # A worker of `--workers`: which one, and the process id of its parent.
 @click.option("--supervised", nargs=2, type=int, hidden=True)
 def command(
-    given: options.Given, drain: bool, under_dev: str | None, supervised: tuple[int, int] | None
+    given: options.Given,
+    drain: bool,
+    reloads: bool,
+    reloaded: bool,
+    under_dev: str | None,
+    supervised: tuple[int, int] | None,
 ) -> None:
     """Run the handlers of TARGET (package.module:app, or package.module).
 
@@ -39,11 +46,19 @@ def command(
     kworker run shop.orders:app
     kworker run shop.orders:app -b localhost:9092 --concurrency 32 --workers 2
     kworker run shop.orders:app --drain
+    kworker run shop.orders:app --reload
 
     TERM or Ctrl-C stops taking messages, finishes what runs, commits and leaves; a second
     Ctrl-C ends at once. Exit codes: 0 stopped, 1 crashed or forced, 2 usage, 3 app, setting
     or topic, 4 Kafka unreachable, 5 local store, 6 cannot go on safely.
     """
+    if reloads:
+        command = [sys.executable, "-m", "kworker", "run", *given.arguments(), "--reloaded"]
+        watched = reload.watched(given.app_dir)
+        code = reload.Reloader(command + ["--drain"] * drain, watched).run()
+        click.get_current_context().exit(code)
+    if reloaded:
+        _end_with_parent()
     if supervised is not None:
         supervisor.die_with(supervised[1])
     app, configuration = given.load()
@@ -54,7 +69,7 @@ def command(
         _check_choice(given, app, configuration)
     if under_dev is not None:
         if under_dev == "mock":
-            configuration = _joining_quickly(configuration)
+            configuration = devbroker.joining_quickly(configuration)
         if supervised is None:
             _end_with_parent()
             _make_topics(app, configuration)
@@ -132,18 +147,6 @@ def _with_store_of_dev(app: App, configuration: settings.Configuration) -> setti
     return dataclasses.replace(configuration, values={**values, "db": str(db)})
 
 
-def _joining_quickly(configuration: settings.Configuration) -> settings.Configuration:
-    """When its last member leaves, the mock keeps a group waiting for the session timeout, so
-    that every reload would take half a minute."""
-    if configuration.values["group_protocol"] == "consumer":
-        return configuration
-    quick = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
-    if quick.keys() & (configuration.kafka.keys() | configuration.kafka_consumer.keys()):
-        return configuration
-    consumer = settings.Properties({**configuration.kafka_consumer, **quick})
-    return dataclasses.replace(configuration, kafka_consumer=consumer)
-
-
 def _make_topics(app: App, configuration: settings.Configuration) -> None:
     """Under `kworker dev`, topics that handlers take are made, too."""
     from .. import topics
@@ -166,7 +169,7 @@ def _make_topics(app: App, configuration: settings.Configuration) -> None:
 
 
 def _end_with_parent() -> None:
-    """Stop when `kworker dev` is gone, however it went: its broker went with it."""
+    """Stop when the process that reloads this one is gone, however it went."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -174,4 +177,4 @@ def _end_with_parent() -> None:
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="kworker-dev-parent", daemon=True).start()
+    threading.Thread(target=watch, name="kworker-reloader", daemon=True).start()

@@ -12,7 +12,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 
 from ..errors import KafkaUnavailable, TopicsMissing
 from ..message import Partition
-from .api import Member, NewTopic, TopicInfo
+from .api import Member, NewTopic, Rights, TopicInfo
 from .voice import Voice, clean
 
 # Its classes are not exported in a way that type checkers accept.
@@ -134,6 +134,23 @@ class ClusterAdmin:
         self._wait_for([name for name, answer in answers.items() if answer is None])
         return answers
 
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete topics with all that is in them; one that does not exist is success. Raises
+        KafkaUnavailable. The embedded broker keeps them."""
+        wanted = list(names)
+        if not wanted or is_embedded(self._metadata("delete topics").cluster_id or ""):
+            return
+
+        def ask(patience: float) -> None:
+            for future in self._client.delete_topics(wanted, request_timeout=patience).values():
+                try:
+                    future.result(patience + 5)
+                except KafkaException as error:
+                    if error.args[0].code() not in _ABSENT:
+                        raise
+
+        self._patiently(ask, "delete topics", self._timeout, _REQUEST)
+
     def members(self, group: str) -> list[Member]:
         """Who is in the group now; nobody where there is no such group, or where the broker
         does not offer to tell. Raises KafkaUnavailable."""
@@ -157,6 +174,61 @@ class ClusterAdmin:
         except (KafkaException, TimeoutError, KeyError, ValueError):
             log.debug("the session timeout of group %s is not told", group, exc_info=True)
             return None
+
+    def rights(self, topics: Iterable[str], group: str) -> Rights | None:
+        """What may be done with those of the topics that exist, with the group and with the
+        cluster; None where the broker does not tell. Raises KafkaUnavailable."""
+        metadata = self._metadata("tell rights")
+        if is_embedded(metadata.cluster_id or ""):
+            return None
+        names = [name for name in topics if name in metadata.topics]
+
+        def ask(patience: float) -> Rights:
+            more = {"include_authorized_operations": True, "request_timeout": patience}
+            groups = self._client.describe_consumer_groups([group], **more)
+            cluster = self._client.describe_cluster(**more)
+            found = {}
+            if names:
+                collection = confluent_kafka.TopicCollection(names)
+                answers = self._client.describe_topics(collection, **more)
+                found = {name: one.result(patience + 5) for name, one in answers.items()}
+            return Rights(
+                {name: _operations(one) for name, one in found.items()},
+                _operations(groups[group].result(patience + 5)),
+                _operations(cluster.result(patience + 5)),
+            )
+
+        try:
+            return self._patiently(ask, "tell rights", self._timeout, _REQUEST)
+        except KafkaUnavailable as error:
+            if _not_offered(error):
+                return None
+            raise
+
+    def newest(self, partitions: Iterable[Partition]) -> dict[Partition, float]:
+        """The latest timestamp in each, in seconds since the epoch; a partition is absent that
+        is empty, or whose broker does not tell. Raises KafkaUnavailable."""
+        asked = {
+            TopicPartition(part.topic, part.index): library.OffsetSpec.max_timestamp()
+            for part in partitions
+        }
+        if not asked or is_embedded(self._metadata("tell timestamps").cluster_id or ""):
+            return {}
+
+        def ask(patience: float) -> dict[Partition, float]:
+            answers = self._client.list_offsets(asked, request_timeout=patience)
+            found = {
+                Partition(place.topic, place.partition): one.result(patience + 5).timestamp
+                for place, one in answers.items()
+            }
+            return {one: stamp / 1000 for one, stamp in found.items() if stamp > 0}
+
+        try:
+            return self._patiently(ask, "tell timestamps", self._timeout, _REQUEST)
+        except KafkaUnavailable as error:
+            if _not_offered(error):
+                return {}
+            raise
 
     def close(self) -> None:
         """Nothing more is asked; the client itself belongs to the connection."""
@@ -383,6 +455,11 @@ def _usable(topic: Any) -> bool:
         and bool(topic.partitions)
         and all(place.leader >= 0 and place.error is None for place in topic.partitions.values())
     )
+
+
+def _operations(described: Any) -> frozenset[str]:
+    """The names of what may be done; of a group that nobody may describe, nothing."""
+    return frozenset(one.name for one in described.authorized_operations or ())
 
 
 def _cause(error: KafkaUnavailable) -> int | None:

@@ -292,6 +292,15 @@ class Member:
     host: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What this user may do, by the names that Kafka gives operations, as "READ"."""
+
+    topics: Mapping[str, frozenset[str]]
+    group: frozenset[str]
+    cluster: frozenset[str]
+
+
 class Admin(Protocol):
     """Topics and cluster. May be called from any thread; every call may block for `timeout`."""
 
@@ -308,8 +317,20 @@ class Admin(Protocol):
         """Create topics; per name None for success (one that exists is success), else why
         not. Waits until they can be used."""
 
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete topics with all that is in them; one that does not exist is success. Raises
+        KafkaUnavailable. The embedded broker keeps them."""
+
     def members(self, group: str) -> list[Member]:
         """Who is in the group now; nobody where there is no such group, or where the broker
         does not offer to tell. Raises KafkaUnavailable."""
+
+    def rights(self, topics: Iterable[str], group: str) -> Rights | None:
+        """What may be done with those of the topics that exist, with the group and with the
+        cluster; None where the broker does not tell. Raises KafkaUnavailable."""
+
+    def newest(self, partitions: Iterable[Partition]) -> dict[Partition, float]:
+        """The latest timestamp in each, in seconds since the epoch; a partition is absent that
+        is empty, or whose broker does not tell. Raises KafkaUnavailable."""
 
     def close(self) -> None: ...

@@ -133,6 +133,8 @@ _JAVA = {
     "value.serializer": "nothing: the value's type decides",
 }
 
+_NOTHING = "nothing: "
+
 _CREDENTIALS = (
     "sasl.mechanisms",
     "sasl.oauthbearer.client.id",
@@ -290,11 +292,13 @@ def _checked(given: Mapping[str, str]) -> dict[str, str]:
     for written, value in given.items():
         name = _ALIASES.get(written.strip(), written.strip())
         if name in _OWNED:
-            raise SettingsError(f"Kafka property '{written}' is refused: {_OWNED[name]}")
+            way_out = "" if "; " in _OWNED[name] else "; leave it out"
+            raise SettingsError(f"Kafka property '{written}' is refused: {_OWNED[name]}{way_out}")
         if name in _JAVA:
-            raise SettingsError(
-                f"Kafka property '{written}' belongs to Java's client; here use {_JAVA[name]}"
-            )
+            meant = _JAVA[name]
+            found, nothing, why = meant.partition(_NOTHING)
+            way_out = f"leave it out: {why}" if nothing and not found else f"here use {meant}"
+            raise SettingsError(f"Kafka property '{written}' belongs to Java's client; {way_out}")
         if name.endswith("_cb") or name in ("logger", "on_delivery", "default.topic.config"):
             raise SettingsError(f"Kafka property '{written}' is refused: it is not a text")
         if name == _IN_FLIGHT and not (value.strip().isdigit() and 0 < int(value) <= 5):

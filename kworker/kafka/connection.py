@@ -10,7 +10,7 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient
 
 from ..message import Partition, Record
-from . import reader
+from . import reader, release
 from .admin import ClusterAdmin
 from .api import Admin, Committed, Consumer, Producer, Transactions
 from .config import Config
@@ -59,6 +59,11 @@ class Kafka:
     def admin(self, timeout: float = 30.0) -> Admin:
         """Topics and cluster; what it asks is given up after `timeout` seconds."""
         return self._cluster(timeout)
+
+    def release(self, timeout: float = 5.0) -> str | None:
+        """The release of Kafka that its broker understands at least, as "4.0"; None where it
+        does not show within `timeout` seconds."""
+        return release.release(release.announced(self._config.admin(), timeout))
 
     def read(
         self,

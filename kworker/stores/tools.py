@@ -89,6 +89,14 @@ class View:
         files = (self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
+    def names(self) -> set[str]:
+        """The handlers of which anything was ever recorded here."""
+        with self._telling():
+            rows = self._database.query(
+                "SELECT handler FROM scope UNION SELECT handler FROM positions"
+            )
+            return {row["handler"] for row in rows}
+
     def handlers(self) -> list[HandlerMemory]:
         """What is remembered of each handler, by name."""
         settled: Counter[str] = Counter()

@@ -60,7 +60,7 @@ def of(language: str) -> list[Snippet]:
 
 
 def test_every_snippet_says_which_language_it_is_in_so_that_none_escapes():
-    known = {"python", "sh", "toml", ""}
+    known = {"python", "sh", "toml", "text", ""}
 
     assert {one.language for one in SNIPPETS} <= known
     for one in of(""):
@@ -86,6 +86,8 @@ def commands(text: str) -> Iterator[tuple[int, list[str]]]:
     """The command lines of a text, without prompts, comments and variables."""
     for number, line in enumerate(text.splitlines()):
         words = shlex.split(line, comments=True)
+        if ">" in words:
+            del words[words.index(">") :]
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
         if words:
@@ -129,7 +131,8 @@ def test_every_command_in_the_docs_exists_with_its_options(snippet, tmp_path, mo
         elif words[:3] == ["python", "-m", "kworker_broker"]:
             pass  # its package tests its own command line
         else:
-            assert words[0] in ("pip", "python"), f"{where}: a command this test does not know"
+            known = ("pip", "python", "eval")
+            assert words[0] in known, f"{where}: a command this test does not know"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=named)
@@ -194,14 +197,17 @@ def test_no_page_tells_people_to_install_somebody_elses_package(page):
     assert not re.search(r"install\s+['\"]?kworker(?!-)", page.read_text())
 
 
-def test_the_settings_page_is_what_the_code_declares():
+@pytest.mark.parametrize(
+    ("page", "maker"), [("settings.md", "settings_page"), ("commands.md", "commands_page")]
+)
+def test_the_pages_to_look_up_are_what_the_code_says(page, maker):
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
 
-    page = (ROOT / "docs" / "look-up" / "settings.md").read_text()
+    written = (ROOT / "docs" / "look-up" / page).read_text()
 
-    assert page == generate.settings_page(), "run `python docs/generate.py`"
+    assert written == getattr(generate, maker)(), "run `python docs/generate.py`"
 
 
 def test_every_header_on_the_wire_is_on_its_page():

@@ -172,6 +172,26 @@ def test_the_alphabet_is_sent_and_printed_with_key_time_and_delivery(tmp_path, e
         assert f"handled {one[1]} from {one[3]}\n" in running.text
 
 
+def test_typed_events_are_answered_on_one_event_loop(tmp_path, environ):
+    app = ("notify:app", "--app-dir", str(EXAMPLES / "04_typed_async"))
+
+    with dev(tmp_path, environ, *app, "--concurrency", "20") as running:
+        running.publish("events", '{"kind": "placed", "order": 1, "email": "ann@example.com"}')
+        running.publish("events", '{"kind": "shipped", "order": 1, "parcel": "1Z999"}')
+        running.publish("events", '{"kind": "lost", "order": 1}')
+        running.wait(lambda text: "1Z999 (attempt 1)" in text and "(undecodable)" in text)
+        running.wait(lambda text: "thank you for order 1, ann@example.com (attempt 1)" in text)
+        tail = ("tail", "notices", "-o", "earliest", "-n", "2", "--json")
+        notices = running.command(*KWORKER, *tail)
+
+    told = [json.loads(json.loads(line)["value"])["text"] for line in notices.splitlines()]
+    assert sorted(told) == [
+        "order 1 is on its way as 1Z999",
+        "thank you for order 1, ann@example.com",
+    ]
+    assert "sent 2 mails" in running.text
+
+
 def test_every_way_out_of_a_handler_and_the_way_back_from_the_dead_letters(tmp_path, environ):
     code = (EXAMPLES / "03_retries_and_dead_letters" / "mail.py").read_text()
     source = tmp_path / "mail.py"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import StoreError
+from .. import place
 
 ROOM = 64 * 1024  # bytes of free space below which nothing more is written
 LOW = 8 * 2**20  # bytes below which the log is kept short: it takes twice of half as much
@@ -38,6 +39,12 @@ def prepare(path: Path) -> None:
     try:
         refuse_network(path, _MOUNTS.read_text() if _MOUNTS.exists() else "")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        under = place.look(path)
+        if under.network:
+            raise StoreError(
+                f"{path}: is on a network file system ({under.kind}), which loses locks and would "
+                "damage it; name a file on a local disk with --db"
+            )
         about = folder.lstat()
         if stat.S_ISLNK(about.st_mode):
             raise StoreError(

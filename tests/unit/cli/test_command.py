@@ -173,6 +173,41 @@ def test_a_secret_is_never_printed_wherever_it_came_from(command, shop, tmp_path
         assert "hunter2" not in done.stdout + done.stderr
 
 
+CANARY = "hunter2"
+READERS = (
+    ("config", "show"),
+    ("config", "show", "shop:app", "--origin", "--json", "-v"),
+    ("check", "shop:app", "--json", "-v", "-b", NOBODY, "--connect-timeout", "0.3s"),
+    ("lag", "shop:app", "-v", "-b", NOBODY, "--connect-timeout", "0.3s"),
+    ("publish", "orders", "{}", "-v", "-b", NOBODY, "--publish-wait", "0.3s"),
+    ("run", "shop:app", "-v", "-b", NOBODY, "--connect-timeout", "0.3s"),
+)
+
+
+@pytest.mark.parametrize("arguments", READERS, ids=" ".join)
+def test_no_command_prints_a_secret_from_a_file_a_variable_a_mounted_file_or_a_flag(
+    command, shop, tmp_path, arguments
+):
+    (tmp_path / "kworker.toml").write_text(
+        f'[kafka]\nsasl.oauthbearer.client.secret = "{CANARY}-toml"\n'
+        f'[kafka.producer]\n"ssl.key.pem" = "{CANARY}-pem"\n'
+    )
+    (tmp_path / "mounted").write_text(f"{CANARY}-mounted\n")
+
+    for flag in (f"ssl.keystore.password={CANARY}-flag", f"security.protocol={CANARY}-misplaced"):
+        done = command(
+            *arguments,
+            *("-X", flag),
+            KWORKER_KAFKA__SASL_PASSWORD=f"{CANARY}-variable",
+            KWORKER_KAFKA__SSL_KEY_PASSWORD_FILE=str(tmp_path / "mounted"),
+        )
+
+        told = done.stdout + done.stderr
+        if flag.startswith("security.protocol") and arguments[0] == "config":
+            told = told.replace(f"{CANARY}-misplaced", "")  # its name says that it is none
+        assert CANARY not in told, told
+
+
 def test_an_unknown_variable_is_a_warning(command, shop):
     done = command("run", "shop:app", "--shutdown-timeout", "x", KWORKER_COMIT_EVERY="1s")
     assert "KWORKER_COMIT_EVERY" not in done.stderr

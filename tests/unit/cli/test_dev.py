@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kworker import kafka
+from kworker.kafka import embedded
+from kworker.kafka.api import NewTopic
+
 SHOP = """
 from kworker import App
 
@@ -26,11 +30,13 @@ def charge(order: dict) -> None:
 class Dev:
     """A `kworker dev` that runs beside the test; what it says is in two files."""
 
-    def __init__(self, folder: Path, env: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, str], *arguments: str, command: str = "dev"
+    ) -> None:
         self.folder = folder
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kworker", "dev", *arguments],
+                [sys.executable, "-m", "kworker", command, *arguments],
                 cwd=folder,
                 env=env,
                 stdout=out,
@@ -170,3 +176,29 @@ def test_when_it_is_killed_its_worker_ends_too(dev, tmp_path):
     while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_run_with_reload_starts_again_on_a_change_and_ends_with_its_child(env, tmp_path):
+    shop = tmp_path / "shop.py"
+    shop.write_text(SHOP.format(word="charged"))
+    with embedded.start() as broker:
+        run = Dev(
+            tmp_path,
+            env,
+            *("shop:app", "--reload", "-b", broker.bootstrap_servers),
+            *("--create-topics", "missing", "--log-format", "console"),
+            *("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500"),
+            command="run",
+        )
+        make_topic(broker.bootstrap_servers, "orders")
+        run.said("worker started")
+        shop.write_text(SHOP.format(word="billed"))
+        run.said("shop.py changed: starting again")
+        run.said("worker started", times=2)
+
+        assert run.end() == 0
+    assert "Traceback" not in run.all()
+
+
+def make_topic(servers: str, topic: str) -> None:
+    kafka.connect(servers).admin().create([NewTopic(topic, 4, 1, {})])
