@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from . import handlers, plugins, resources, settings, source
+from . import devbroker, handlers, observe, plugins, resources, settings, source
 from .errors import HandlerError, SettingsError
 from .handlers import Declaration, F, HandlerOptions, Register, defined_in
 from .plugins import Plugin, Plugins
@@ -120,18 +120,32 @@ class App:
         """A publisher for the app's cluster, to be entered with `with` or `async with`.
 
         Its settings are the app's, and what environment and files say above them, as for
-        `kworker run`. Raises SettingsError.
+        `kworker run`; so is the store's file, whose outbox keeps what Kafka does not
+        acknowledge in time. The app's plugins and the installed ones are told of that. Raises
+        SettingsError.
         """
         # Here, because who only declares handlers needs no client library.
         from . import publisher
 
         found = settings.load(self.settings, flags={}, environ=os.environ, folder=Path.cwd())
+        values = found.values
+        group = values["group"] or self.name
+        if group == settings.UNIQUE:
+            group = self.name
         return publisher.open(
-            found.values["bootstrap_servers"],
+            values["bootstrap_servers"],
             common=found.kafka,
             producer=found.kafka_producer,
-            publish_wait=found.values["publish_wait"],
+            publish_wait=values["publish_wait"],
             client_id=f"kworker-{self.name}-publisher",
+            outbox=publisher.Outbox(
+                devbroker.outbox_of(group, values["db"], values["bootstrap_servers"]),
+                group,
+                values["outbox_size"],
+                values["outbox_when_full"],
+            ),
+            on_permanent_failure=values["on_permanent_failure"],
+            tell=self.load_plugins(observe.own()).tell,
         )
 
     def __repr__(self) -> str:

@@ -145,6 +145,28 @@ def offsets_committed(offsets: Mapping[Partition, int]) -> None:
     """Kafka has stored these positions of the group."""
 
 
+@_observer
+def publish_failed(
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    error: Exception,
+    kept: bool,
+) -> None:
+    """A message was not acknowledged; `kept`: it is in the outbox.
+
+    There it waits to be sent again, or, where `error` is a PublishRejected, for a person. Told
+    once a message, by publishers in a thread of theirs, by workers of what they find in their
+    group's outbox.
+    """
+
+
+@_observer
+def publish_resumed(topic: str, count: int) -> None:
+    """So many messages of the topic that had been kept are acknowledged now."""
+
+
 # --- providers -----------------------------------------------------------------------------
 
 

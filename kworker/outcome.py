@@ -114,11 +114,11 @@ class Postponed:
 class Recorded:
     """The handler's own transaction holds what it wrote, and the record of it.
 
-    `outputs` are in the same transaction, by the numbers under which they wait to be sent.
+    `published`: what it published is in the same transaction, and waits in the outbox.
     `duplicate`: it was recorded before, and the handler was not called.
     """
 
-    outputs: tuple[tuple[int, Output], ...] = ()
+    published: bool = False
     duplicate: bool = False
 
 

@@ -6,29 +6,25 @@ import asyncio
 import contextlib
 import os
 import queue
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from . import codec, kafka
+from . import codec, kafka, stores
 from .codec import HeadersGiven
 from .errors import KafkaUnavailable, KworkerError, PublishRejected, UsageError
 from .headers import MESSAGE_ID
 from .kafka import api
-from .message import Headers
+from .lines import Answer, KeepingLine, Kept, Letter, Line
+from .outbox import tell_failed
+from .outcome import Output
+from .plugins import Plugins, Tell
 
 PUBLISH_WAIT = 5.0  # seconds
-
-# The client answers within its delivery timeout, which it looks at once a second. Whatever
-# is silent for this much longer is not going to answer.
-_GRACE = 5.0  # seconds
-
-_Answered = Callable[[api.Receipt | api.Refusal], None]
 
 _NOT_OPEN = "this publisher is not open: publish inside `with app.publisher() as publisher:`"
 _CLOSED = "this publisher is closed: publish inside its `with`, or take another one"
@@ -51,16 +47,19 @@ class Publish(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a message was written, acknowledged by all in-sync replicas.
+    """Where a message was written, acknowledged by all in-sync replicas; or, if it is `kept`,
+    that it is in the outbox, from where it is sent when Kafka is back.
 
-    `message_id` is what workers recognise it by, should Kafka deliver it again.
+    One that is kept has no partition and no offset yet. `message_id` is what workers recognise
+    it by, should Kafka deliver it again.
     """
 
     topic: str
-    partition: int
-    offset: int
+    partition: int | None
+    offset: int | None
     timestamp: float | None  # seconds since the epoch
     message_id: str
+    kept: bool = False
 
 
 class Partly(KworkerError):
@@ -90,6 +89,17 @@ class PartlyUnavailable(Partly, KafkaUnavailable):
     """Of many messages, at least one was not acknowledged in time; none was rejected."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """Where a publisher keeps what Kafka does not acknowledge in time: the store's file of a
+    group. At most `size` bytes; when it is full, a publish is refused, or waits ("block")."""
+
+    path: Path
+    group: str
+    size: int = 1 << 30
+    when_full: str = "reject"
+
+
 class Publisher:
     """Sends messages and waits until Kafka has acknowledged them; `App.publisher()` makes one.
 
@@ -98,12 +108,24 @@ class Publisher:
     and `publish_many` block their thread: under asyncio, await `publish_async`.
     """
 
-    def __init__(self, connect: Callable[[], api.Producer], *, wait: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], api.Producer],
+        *,
+        wait: float,
+        outbox: Outbox | None = None,
+        tell: Tell | None = None,
+        stops: bool = False,
+    ) -> None:
         self._connect = connect
         self._wait = wait
+        self._outbox = outbox
+        self._tell = tell or Plugins(()).tell
+        self._stops = stops  # at the first message that is rejected
+        self._stopped = ""  # why it did
         self._closed: str | None = _NOT_OPEN
         # By process: a client inherited through fork is dead, and freeing it hangs.
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
 
     def __enter__(self) -> Publisher:
         self._open()
@@ -140,19 +162,25 @@ class Publisher:
         """Send one message and wait for its receipt.
 
         `value` is bytes, text, None (a tombstone) or what becomes JSON: a dict, a list, a
-        pydantic model, a dataclass. Raises TypeError or ValueError for what has no bytes,
-        PublishRejected for what Kafka will never take (too large, forbidden, no such topic),
-        and KafkaUnavailable when nobody acknowledged it within `publish_wait`: it may or may
-        not have been written then.
+        pydantic model, a dataclass. What nobody acknowledged within `publish_wait` is kept in
+        the outbox, and the receipt says so; it may have been written then already, and is
+        sent again under the same id.
+
+        Raises TypeError or ValueError for what has no bytes, and PublishRejected for what Kafka
+        will never take (too large, forbidden, no such topic), which is kept for a person to look
+        at; KafkaUnavailable when the message was neither acknowledged nor kept, because there is
+        no outbox or no room in it: it may or may not have been written.
         """
-        letter = _letter(topic, value, key, headers)
-        answers: queue.SimpleQueue[api.Receipt | api.Refusal] = queue.SimpleQueue()
-        self._line().send(letter, answers.put)
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        letter, id = self._letter(topic, value, key, headers, answers.put)
+        line = self._line()
+        line.send(letter)
         try:
-            answer = answers.get(timeout=self._wait + _GRACE)
+            answer = answers.get(timeout=line.patience)
         except queue.Empty:
-            answer = self._silence(letter)
-        return self._receipt(letter, answer)
+            line.overdue([letter])
+            answer = answers.get()
+        return self._receipt(letter, id, answer)
 
     def publish_many(self, messages: Iterable[Publish | tuple[Any, ...]]) -> list[Receipt]:
         """Send many messages without waiting between them; their receipts, in their order.
@@ -162,28 +190,36 @@ class Publisher:
         receipts of all others.
         """
         line = self._line()
-        answers: queue.SimpleQueue[tuple[int, api.Receipt | api.Refusal]] = queue.SimpleQueue()
-        sent: dict[int, _Letter] = {}
+        answers: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
+        sent: dict[int, tuple[Letter, str]] = {}
         receipts: list[Receipt | None] = []
         errors: dict[int, KworkerError] = {}
         for place, message in enumerate(messages):
             receipts.append(None)
             try:
-                letter = _letter(*Publish(*message))
+                letter, id = self._letter(
+                    *Publish(*message),
+                    lambda answer, place=place: answers.put((place, answer)),  # type: ignore[misc]
+                )
             except (TypeError, ValueError) as error:
                 errors[place] = _unsendable(error)
+            except PublishRejected as error:
+                errors[place] = error
             else:
-                sent[place] = letter
-                line.send(letter, lambda answer, place=place: answers.put((place, answer)))  # type: ignore[misc]
-        until = time.monotonic() + self._wait + _GRACE
+                sent[place] = letter, id
+                line.send(letter)
+        until = time.monotonic() + line.patience
+        overdue = False
         while sent:
             try:
-                place, answer = answers.get(timeout=max(0.0, until - time.monotonic()))
+                timeout = None if overdue else max(0.0, until - time.monotonic())
+                place, answer = answers.get(timeout=timeout)
             except queue.Empty:
-                place = next(iter(sent))
-                answer = self._silence(sent[place])
+                overdue = True
+                line.overdue(letter for letter, _ in sent.values())
+                continue
             try:
-                receipts[place] = self._receipt(sent.pop(place), answer)
+                receipts[place] = self._receipt(*sent.pop(place), answer)
             except (PublishRejected, KafkaUnavailable) as error:
                 errors[place] = error
         if not errors:
@@ -205,26 +241,25 @@ class Publisher:
         Messages go out in the order of the calls, also when several are awaited at once.
         One whose task is cancelled may or may not be written.
         """
-        letter = _letter(topic, value, key, headers)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[api.Receipt | api.Refusal] = loop.create_future()
+        answer: asyncio.Future[Answer] = loop.create_future()
 
-        def resolve(given: api.Receipt | api.Refusal) -> None:
+        def resolve(given: Answer) -> None:
             if not answer.done():
                 answer.set_result(given)
 
-        def answered(given: api.Receipt | api.Refusal) -> None:
+        def answered(given: Answer) -> None:
             # A loop that was closed meanwhile refuses the call; then nobody waits either.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(resolve, given)
 
-        await self._line().send_soon(letter, answered)
-        try:
-            async with asyncio.timeout(self._wait + _GRACE):
-                given = await answer
-        except TimeoutError:
-            given = self._silence(letter)
-        return self._receipt(letter, given)
+        letter, id = self._letter(topic, value, key, headers, answered)
+        line = self._line()
+        await line.send_soon(letter)
+        await asyncio.wait([answer], timeout=line.patience)
+        if not answer.done():
+            line.overdue([letter])
+        return self._receipt(letter, id, await answer)
 
     def _open(self) -> None:
         if self._closed is not _NOT_OPEN:
@@ -240,78 +275,73 @@ class Publisher:
         self._closed = _CLOSED
         line = self._lines.pop(os.getpid(), None)
         if line is not None:
-            line.close(self._wait + _GRACE)
+            line.close()
 
-    def _line(self) -> _Line:
+    def _line(self) -> Line:
         if self._closed is not None:
             raise UsageError(self._closed)
         process = os.getpid()
         line = self._lines.get(process)
         if line is None:
-            fresh = _Line(self._connect())
+            fresh = self._new_line()
             line = self._lines.setdefault(process, fresh)
             if line is not fresh:  # another thread of this process was first
-                fresh.close(0.0)
+                fresh.close()
         return line
 
-    def _receipt(self, letter: _Letter, answer: api.Receipt | api.Refusal) -> Receipt:
-        if isinstance(answer, api.Receipt):
-            return Receipt(
-                answer.topic, answer.partition, answer.offset, answer.timestamp, letter.id
+    def _new_line(self) -> Line:
+        outbox = self._outbox
+        if outbox is None:
+            return Line(self._connect(), self._wait)
+        return KeepingLine(
+            self._connect(),
+            lambda cluster: stores.open_keeper(outbox.path, group=outbox.group, cluster=cluster),
+            wait=self._wait,
+            most=outbox.size,
+            when_full=outbox.when_full,
+            tell=self._tell,
+            rejected=self._stop,
+        )
+
+    def _letter(
+        self,
+        topic: str,
+        value: Any,
+        key: str | bytes | None,
+        headers: HeadersGiven,
+        answered: Callable[[Answer], None],
+    ) -> tuple[Letter, str]:
+        """A message, encoded; and its id."""
+        if self._stopped:
+            raise PublishRejected(
+                f"this publisher has stopped, because Kafka refused a message for good: "
+                f"{self._stopped}"
             )
+        given = codec.check_headers(headers)
+        id = message_id()
+        all_headers = (*given, (MESSAGE_ID, id.encode()))
+        output = Output(topic, codec.encode_key(key), codec.encode(value), all_headers, id)
+        return Letter(output, answered), id
+
+    def _receipt(self, letter: Letter, id: str, answer: Answer) -> Receipt:
+        if isinstance(answer, api.Receipt):
+            return Receipt(answer.topic, answer.partition, answer.offset, answer.timestamp, id)
+        if isinstance(answer, Kept):
+            return Receipt(letter.output.topic, None, None, None, id, kept=True)
+        error: PublishRejected | KafkaUnavailable
         if answer.permanent:
             way_out = _WAY_OUT.get(answer.kind)
-            raise PublishRejected(answer.text + (f"; {way_out}" if way_out else ""))
-        raise KafkaUnavailable(f"{answer.text}; the message may or may not have been written")
+            error = PublishRejected(answer.text + (f"; {way_out}" if way_out else ""))
+            self._stop(answer.text)
+        else:
+            error = KafkaUnavailable(f"{answer.text}; the message may or may not have been written")
+        if self._outbox is None:
+            tell_failed(self._tell, letter.output, error, kept=False)
+        raise error
 
-    def _silence(self, letter: _Letter) -> api.Refusal:
-        patience = self._wait + _GRACE
-        text = f"{letter.topic}: the client gave no answer within {patience:g} s"
-        return api.Refusal("unavailable", text, permanent=False)
-
-
-class _Line:
-    """One process's connection."""
-
-    def __init__(self, producer: api.Producer) -> None:
-        self._producer = producer
-        # Waits where an event loop must not, while the client's queue is full. One thread
-        # keeps the order.
-        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="kworker-publisher")
-        self._with_clerk = 0
-        self._counting = threading.Lock()
-
-    def send(self, letter: _Letter, answered: _Answered) -> None:
-        self._producer.send(letter.topic, letter.key, letter.value, letter.headers, answered)
-
-    async def send_soon(self, letter: _Letter, answered: _Answered) -> None:
-        if self._with_clerk == 0 and self._producer.offer(
-            letter.topic, letter.key, letter.value, letter.headers, answered
-        ):
-            return
-        with self._counting:
-            self._with_clerk += 1
-        left = self._clerk.submit(self.send, letter, answered)
-        left.add_done_callback(self._clerk_is_done)
-        await asyncio.wrap_future(left)
-
-    def _clerk_is_done(self, _: Future[None]) -> None:
-        with self._counting:
-            self._with_clerk -= 1
-
-    def close(self, timeout: float) -> None:
-        self._clerk.shutdown(wait=True)
-        self._producer.close(timeout)
-
-
-class _Letter(NamedTuple):
-    """A message, encoded."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    id: str
+    def _stop(self, why: str) -> None:
+        if self._stops and not self._stopped:
+            self._stopped = why
 
 
 def open(
@@ -321,11 +351,15 @@ def open(
     producer: Mapping[str, str],
     publish_wait: float = PUBLISH_WAIT,
     client_id: str = "kworker-publisher",
+    outbox: Outbox | None = None,
+    on_permanent_failure: str = "raise",
+    tell: Tell | None = None,
 ) -> Publisher:
     """A publisher for that cluster, to be entered with `with` or `async with`.
 
     `common` and `producer` are raw librdkafka properties; entering raises SettingsError for
-    what they may not say. `publish_wait` is in seconds.
+    what they may not say, and StoreError where the outbox cannot be used. Without an outbox
+    nothing is kept. `publish_wait` is in seconds; `tell` is told of what fails.
     """
 
     def connect() -> api.Producer:
@@ -335,9 +369,15 @@ def open(
             producer=producer,
             client_id=client_id,
         )
-        return cluster.producer(delivery_timeout=publish_wait)
+        return cluster.producer(delivery_timeout=publish_wait if outbox is None else None)
 
-    return Publisher(connect, wait=publish_wait)
+    return Publisher(
+        connect,
+        wait=publish_wait,
+        outbox=outbox,
+        tell=tell,
+        stops=on_permanent_failure == "stop",
+    )
 
 
 def message_id() -> str:
@@ -354,15 +394,3 @@ def _unsendable(error: Exception) -> PublishRejected:
     rejected = PublishRejected(f"it cannot be encoded: {error}")
     rejected.__cause__ = error
     return rejected
-
-
-def _letter(topic: str, value: Any, key: str | bytes | None, headers: HeadersGiven) -> _Letter:
-    given = codec.check_headers(headers)
-    id = message_id()
-    return _Letter(
-        topic,
-        codec.encode_key(key),
-        codec.encode(value),
-        (*given, (MESSAGE_ID, id.encode())),
-        id,
-    )

@@ -203,6 +203,17 @@ class Settings(TypedDict, total=False):
     publish_wait: Annotated[
         Duration, Setting(5.0, "How long publishing waits for Kafka's acknowledgement.")
     ]
+    on_permanent_failure: Annotated[
+        Literal["raise", "stop"],
+        Setting("raise", "Whether a publisher stops at the first message that Kafka rejects."),
+    ]
+    outbox_size: Annotated[
+        Size, Setting(1 << 30, "Bytes that a publisher keeps in the outbox, at most.", minimum=0)
+    ]
+    outbox_when_full: Annotated[
+        Literal["reject", "block"],
+        Setting("reject", "What publishing does when the outbox is full: raise, or wait."),
+    ]
     commit_every: Annotated[Duration, Setting(1.0, "Time between commits.")]
     revoke_timeout: Annotated[
         Duration,

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from .. import settings
+from .. import devbroker, settings
 from ..app import App
 from ..errors import KworkerError, UsageError
 from ..handlers import Handler, Register
@@ -24,7 +24,7 @@ from ..kafka.api import NewTopic
 from ..plugins import Plugins
 from ..resources import Provider
 from ..retry import Retry
-from . import cluster, commands, devbroker, options, output, tables
+from . import cluster, commands, options, output, tables
 
 _PARTITIONS = 4
 _ON_THE_MOCK = 12 * 2**20  # bytes that the embedded broker keeps of a topic, to be safe

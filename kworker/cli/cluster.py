@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import settings
-from ..errors import TopicsMissing, UsageError
+from .. import devbroker, settings
+from ..errors import StoreError, TopicsMissing, UsageError
 from ..message import Partition
 from ..names import did_you_mean
-from . import devbroker
 
 if TYPE_CHECKING:
     from ..app import App
     from ..handlers import Register
     from ..kafka import Kafka
+    from ..stores.tools import View
     from ..topics import GroupTopics
+    from . import options
 
 TEMPLATES = ("retry_topic", "replay_topic", "dlq_topic")  # settings that name a group's topics
 
@@ -73,6 +75,32 @@ def store_of(group: str, configuration: settings.Configuration) -> Path:
     if configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
         return devbroker.STORES / f"{group}.db"
     return default_path(group)
+
+
+@contextmanager
+def view(given: options.Given) -> Iterator[tuple[Path, View, settings.Configuration]]:
+    """The store that is meant: its file, opened to be looked at. Raises UsageError where
+    nothing says which, StoreError for what is no store, or another group's."""
+    from ..stores.tools import View
+
+    if given.target is not None:
+        app, configuration = given.load()
+        group = configuration.values["group"] or app.name
+        if group == settings.UNIQUE:
+            group = app.name
+    else:
+        configuration = given.configuration()
+        group = configuration.values["group"] or ""
+        if not group and configuration.values["db"] is None:
+            raise UsageError("which store? Say it by TARGET, by --group or by its file, --db")
+    path = store_of(group, configuration)
+    with closing(View(path)) as found:
+        if group and group != found.group:
+            raise StoreError(
+                f"{path}: belongs to group {found.group!r}, not to {group!r}; name another file "
+                "with --db"
+            )
+        yield path, found, configuration
 
 
 def refuse_unique(configuration: settings.Configuration) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from .positions import Moment
 
 if TYPE_CHECKING:
     from ..stores import Store
-    from ..stores.tools import HandlerMemory, Trace, View
+    from ..stores.tools import HandlerMemory, Trace
 
 _PATIENCE = 10.0  # seconds to wait for the turn of others that write
 _PAUSE = 0.05  # seconds between two tries
@@ -53,7 +53,7 @@ def stats_command(given: options.Given, as_json: bool) -> None:
     kworker dedup stats shop.orders:app
     kworker dedup stats --db .kworker/shop.db --json
     """
-    with _view(given) as (_, view):
+    with cluster.view(given) as (_, view, _):
         found, size = view.handlers(), view.size
     if as_json:
         output.document("dedup.stats", handlers=[asdict(one) for one in found], bytes=size)
@@ -75,7 +75,7 @@ def get_command(given: options.Given, id: str | None, as_json: bool) -> None:
     given, id = _one_word_is_the_id(given, id)
     if id is None:
         raise UsageError("ID is missing: say which message, as order-17 or orders/0/17")
-    with _view(given) as (path, view):
+    with cluster.view(given) as (path, view, _):
         found = view.find(id)
     if as_json:
         output.document("dedup.get", id=id, known=[asdict(one) for one in found])
@@ -106,7 +106,7 @@ def forget_command(
         given, id = _one_word_is_the_id(given, id)
         if id is None:
             raise UsageError("say what to forget: an ID, or all of --handler NAME")
-    with _view(given) as (path, view):
+    with cluster.view(given) as (path, view, _):
         found = view.matching(id=id, handler=handler)
         owner = view.group, view.cluster
     _amounts(found)
@@ -134,7 +134,7 @@ def prune_command(given: options.Given, before: float, execute: bool) -> None:
     \b
     kworker dedup prune shop.orders:app --before -3d --execute
     """
-    with _view(given) as (path, view):
+    with cluster.view(given) as (path, view, _):
         total = view.older(before)
         if not execute:
             _would(total, "forgotten")
@@ -160,29 +160,6 @@ def prune_command(given: options.Given, before: float, execute: bool) -> None:
 def _one_word_is_the_id(given: options.Given, id: str | None) -> tuple[options.Given, str | None]:
     """TARGET may be left out, so of one word it is the ID that was meant."""
     return (given, id) if id is not None else (replace(given, target=None), given.target)
-
-
-@contextmanager
-def _view(given: options.Given) -> Iterator[tuple[Path, View]]:
-    """The store that is meant, and its file. Raises UsageError where nothing says which."""
-    from ..stores.tools import View
-
-    if given.target is not None:
-        app, configuration = given.load()
-        group = configuration.values["group"] or app.name
-    else:
-        configuration = given.configuration()
-        group = configuration.values["group"] or ""
-        if not group and configuration.values["db"] is None:
-            raise UsageError("which store? Say it by TARGET, by --group or by its file, --db")
-    path = cluster.store_of(group, configuration)
-    with closing(View(path)) as view:
-        if group and group != view.group:
-            raise StoreError(
-                f"{path}: belongs to group {view.group!r}, not to {group!r}; name another file "
-                "with --db"
-            )
-        yield path, view
 
 
 def _open(path: Path, owner: tuple[str, str]) -> closing[Store]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import click
 
-from .. import settings
+from .. import devbroker, settings
 from ..errors import KafkaUnavailable, SettingsError, UsageError
-from . import commands, devbroker, options, output, reload
+from . import commands, options, output, reload
 
 
 @commands.command()

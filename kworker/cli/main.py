@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Run an app's handlers.",
     "dev": "Run an app on a broker of its own and reload it on change; needs no Kafka.",
     "publish": "Send messages to a topic.",
+    "outbox": "List, search, show, retry and drop what could not be sent.",
     "tail": "Show the messages of a topic as they come.",
     "dlq": "List, show, group, replay, discard and export dead letters.",
     "init": "Write a small app that runs under `kworker dev`, with a test.",

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .. import settings
+from .. import devbroker, settings
 from ..errors import UsageError
-from . import devbroker, output
+from . import output
 
 if TYPE_CHECKING:
     from ..app import App

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import settings
+from .. import devbroker, settings
 from ..observe import log
 from ..runtime import supervisor
-from . import commands, devbroker, options, output, reload
+from . import commands, options, output, reload
 
 if TYPE_CHECKING:
     from ..app import App

@@ -199,6 +199,13 @@ class Producer(Protocol):
     def flush(self, timeout: float) -> int:
         """Wait until all is answered; how many are not after `timeout` seconds."""
 
+    def cluster_id(self, timeout: float) -> str | None:
+        """The cluster that it sends to; None where nobody tells within `timeout` seconds."""
+
+    @property
+    def last_words(self) -> str:
+        """Why nothing is acknowledged, as far as the client knows; else ""."""
+
     def close(self, timeout: float = 10.0) -> None:
         """Flush, then stop; what is not answered by then is answered with a Refusal."""
 

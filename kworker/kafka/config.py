@@ -235,10 +235,11 @@ class Config:
             "enable.partition.eof": True,
         }
 
-    def producer(self, delivery_timeout: float) -> dict[str, Any]:
-        """For a producer whose messages are given up after that many seconds."""
+    def producer(self, delivery_timeout: float | None) -> dict[str, Any]:
+        """For a producer whose messages are given up after that many seconds; None: never."""
         properties = {**self._base(), **_PRODUCER, **self._common, **self._producer}
-        return {**properties, "message.timeout.ms": max(10, round(delivery_timeout * 1000))}
+        patience = 0 if delivery_timeout is None else max(10, round(delivery_timeout * 1000))
+        return {**properties, "message.timeout.ms": patience}
 
     def transactions(self, id: str, timeout: float, socket: float) -> dict[str, Any]:
         """For a producer of transactions under that id, of so many seconds at most."""

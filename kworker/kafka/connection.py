@@ -48,8 +48,9 @@ class Kafka:
         second = GroupConsumer(self._config, group, self._voice, self._cluster(), beside=True)
         return PairedConsumer(first, second, apart)
 
-    def producer(self, *, delivery_timeout: float) -> Producer:
-        """A producer that gives a message up after `delivery_timeout` seconds."""
+    def producer(self, *, delivery_timeout: float | None) -> Producer:
+        """A producer that gives a message up after `delivery_timeout` seconds; with None never,
+        so that messages of one partition are written in the order they were sent in."""
         return ReliableProducer(self._config, delivery_timeout, self._voice)
 
     def transactions(self, id: str) -> Transactions:

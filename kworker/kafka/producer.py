@@ -94,13 +94,16 @@ class ReliableProducer:
 
     Its own daemon thread serves the client and gives the answers. A client that has come to
     a fatal end is replaced by a new one there; what it still held is answered as
-    `unavailable`, for nobody knows whether it was written. A batch that is refused for the
-    sake of one message is sent again one by one, so that only that one is refused.
+    `unavailable`, for nobody knows whether it was written; where nothing is ever given up
+    (`delivery_timeout` None) the new client sends it again, before anything else. A batch that
+    is refused for the sake of one message is sent again one by one, so that only that one is
+    refused.
     """
 
-    def __init__(self, config: Config, delivery_timeout: float, voice: Voice) -> None:
+    def __init__(self, config: Config, delivery_timeout: float | None, voice: Voice) -> None:
         self._config = config
         self._delivery_timeout = delivery_timeout
+        self._patient = delivery_timeout is None
         self._voice = voice
         self._pid = os.getpid()
         self._open: dict[int, _Sending] = {}
@@ -174,6 +177,22 @@ class ReliableProducer:
             self._answered.wait_for(lambda: not self._open, timeout)
             return len(self._open)
 
+    def cluster_id(self, timeout: float) -> str | None:
+        """The cluster that it sends to; None where nobody tells within `timeout` seconds."""
+        self._check_process()
+        with self._swapping:
+            client = self._client
+        try:
+            found: str | None = client.list_topics(timeout=timeout).cluster_id
+        except (KafkaException, SystemError):
+            return None
+        return found or None
+
+    @property
+    def last_words(self) -> str:
+        """Why nothing is acknowledged, as far as the client knows; else ""."""
+        return self._voice.last_words()
+
     def close(self, timeout: float = 10.0) -> None:
         """Flush, then stop; what is not answered by then is answered with a Refusal."""
         atexit.unregister(self.close)
@@ -187,17 +206,9 @@ class ReliableProducer:
     def _produce(self, sending: _Sending, *, alone: bool = False) -> bool:
         """Whether it is on its way, or answered; False: try again in a moment."""
         with self._swapping:
-            client = sending.client = self._lone if alone else self._client
+            client = self._lone if alone else self._client
             try:
-                client.produce(
-                    sending.topic,
-                    value=sending.value,
-                    key=sending.key,
-                    partition=sending.partition,
-                    timestamp=sending.timestamp,
-                    headers=list(sending.headers) if sending.headers else None,
-                    on_delivery=partial(self._reported, sending),
-                )
+                self._hand(client, sending)
                 return True
             except BufferError:
                 sending.client = None  # not the client's: its queue is full
@@ -213,6 +224,18 @@ class ReliableProducer:
                 refusal = Refusal("invalid", f"{sending.topic}: {error}", True)
         self._answer(sending, refusal)
         return True
+
+    def _hand(self, client: Any, sending: _Sending) -> None:
+        sending.client = client
+        client.produce(
+            sending.topic,
+            value=sending.value,
+            key=sending.key,
+            partition=sending.partition,
+            timestamp=sending.timestamp,
+            headers=list(sending.headers) if sending.headers else None,
+            on_delivery=partial(self._reported, sending, client),
+        )
 
     # The producer's own thread.
 
@@ -241,9 +264,13 @@ class ReliableProducer:
         for sending in list(self._open.values()):
             self._answer(sending, left)
 
-    def _reported(self, sending: _Sending, error: KafkaError | None, message: Any) -> None:
+    def _reported(
+        self, sending: _Sending, client: Any, error: KafkaError | None, message: Any
+    ) -> None:
         """One message's report; inside the client's poll, where nothing may be raised."""
         try:
+            if error is not None and sending.client is not client:
+                return  # what a client that came to an end says of what another has now
             if error is None:
                 kind, stamp = message.timestamp()
                 self._answer(
@@ -255,8 +282,10 @@ class ReliableProducer:
                         stamp / 1000 if kind else None,
                     ),
                 )
-            elif error.code() in _BATCHWIDE and sending.client is not self._lone:
+            elif error.code() in _BATCHWIDE and client is not self._lone:
                 self._singly.append(sending)
+            elif self._patient and _fatal(error):
+                self._hear_fatal(clean(error.str()))  # the next client gets it
             else:
                 if _fatal(error):
                     self._hear_fatal(clean(error.str()))
@@ -291,13 +320,15 @@ class ReliableProducer:
             time.sleep(pause)
         text = self._fatal or ""
         log.error("the Kafka producer came to an end and is made anew: %s", text)
+        # The client wraps the reason up; only its text still has it.
+        forbidden = "authorization failed" in text.lower()
         replacement = self._new_client()
         with self._swapping:
             ended = [client for client in (self._client, self._lone) if client is not None]
             self._client, self._lone, self._fatal = replacement, None, None
             self._rebuilt = time.monotonic()
-        # The client wraps the reason up; only its text still has it.
-        forbidden = "authorization failed" in text.lower()
+            if self._patient and not forbidden:
+                self._again(ended)
         refusal = Refusal(
             "forbidden" if forbidden else "unavailable",
             f"the Kafka producer came to an end: {text}",
@@ -309,6 +340,19 @@ class ReliableProducer:
                 self._answer(sending, refusal)
         for client in ended:
             abandon(client)
+
+    def _again(self, ended: list[Any]) -> None:
+        """Give the new client what those held, in its order, before anybody else gives it more.
+        What was written already is written twice, under one id."""
+        alone = set(map(id, self._singly))
+        for sending in [one for one in self._open.values() if id(one) not in alone]:
+            held_by = sending.client
+            if not any(held_by is one for one in ended):
+                continue
+            try:
+                self._hand(self._client, sending)
+            except (KafkaException, BufferError):
+                sending.client = held_by  # it is answered, with those that cannot be sent again
 
     def _new_client(self, *, alone: bool = False) -> Any:
         properties = self._config.producer(self._delivery_timeout)
@@ -329,12 +373,14 @@ def _fatal(error: KafkaError) -> bool:
     return bool(error.fatal()) or error.code() in _FATAL
 
 
-def refusal(topic: str, error: KafkaError, voice: Voice, timeout: float) -> Refusal:
+def refusal(topic: str, error: KafkaError, voice: Voice, timeout: float | None) -> Refusal:
     """Why a message for that topic was not acknowledged, the client having tried so long."""
     kind = _KINDS.get(error.code(), "unavailable")
     text = f"{topic}: {clean(error.str())}"
     if error.code() == KafkaError._MSG_TIMED_OUT:
-        text = f"{topic}: not acknowledged by Kafka at {voice.address} within {timeout:g} s"
+        text = f"{topic}: not acknowledged by Kafka at {voice.address}"
+        if timeout is not None:
+            text += f" within {timeout:g} s"
         if reason := voice.last_words():
             text += f": {reason}"
     return Refusal(kind, text, kind != "unavailable")

@@ -1,21 +1,25 @@
-"""The log of a worker, written as a plugin: one line at each outcome that is not plain success."""
+"""The log of a worker or publisher, as a plugin: a line at each outcome but plain success."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 
 from .. import durations
+from ..errors import PublishRejected
 from ..facts import HandlerInfo, Snapshot, WorkerInfo
 from ..hookspecs import hookimpl
 from ..message import AnyMessage, Partition
 from ..outcome import Outcome
 
 log = logging.getLogger("kworker.worker")
+publishing = logging.getLogger("kworker.publisher")
 
 PROGRESS = 30.0  # seconds between two lines of progress
+QUIET = 10.0  # seconds between two lines about messages that are not sent
 
 
 class Journal:
@@ -24,6 +28,7 @@ class Journal:
     def __init__(self) -> None:
         self._said = time.monotonic()
         self._handled = 0
+        self._failures: dict[tuple[object, ...], tuple[int, float]] = {}
 
     @hookimpl
     def worker_started(self, worker: WorkerInfo) -> None:
@@ -113,6 +118,37 @@ class Journal:
             "%s waits: %s", partition, reason,
             extra={"topic": partition.topic, "partition": partition.index},
         )  # fmt: skip
+
+    @hookimpl
+    def publish_failed(self, topic: str, error: Exception, kept: bool) -> None:
+        rejected = isinstance(error, PublishRejected)
+        untold = self._untold(topic, rejected, kept)
+        if untold is None:
+            return
+        state = "rejected" if rejected else "waiting"
+        where = f"it is kept: kworker outbox list --state {state}" if kept else "it is not kept"
+        more = f" ({untold} since the last was told)" if untold > 1 else ""
+        told = str(error).removeprefix(f"{topic}: ")
+        publishing.log(
+            logging.WARNING if kept and not rejected else logging.ERROR,
+            "a message to %s %s: %s; %s%s",
+            topic, "is rejected" if rejected else "waits", told, where, more,
+            extra={"topic": topic, "kept": kept},
+        )  # fmt: skip
+
+    @hookimpl
+    def publish_resumed(self, topic: str, count: int) -> None:
+        publishing.info("%d kept messages to %s are sent", count, topic, extra={"topic": topic})
+
+    def _untold(self, *kind: object) -> int | None:
+        """How many of a kind there are to tell of; None while the last was told just now."""
+        count, told = self._failures.get(kind, (0, -math.inf))
+        now = time.monotonic()
+        if now - told < QUIET:
+            self._failures[kind] = count + 1, told
+            return None
+        self._failures[kind] = 0, now
+        return count + 1
 
 
 def behind(snapshot: Snapshot) -> tuple[int, float]:

@@ -19,6 +19,7 @@ from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
 from ..kafka.api import CommitResult, Committed, Consumer, Trouble
 from ..message import Partition, Record
+from ..outbox import Courier, Parcel
 from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorded, Skipped
 from ..plugins import Tell
 from ..ranges import Ranges
@@ -32,7 +33,6 @@ from .intake import Admitted, Batch, Intake, UnknownHandler
 from .lags import Lags
 from .lanes import Lanes, Run
 from .ledger import Ledger
-from .outbox import Outbox, Parcel
 from .positions import Positions
 from .post import Post
 from .quota import Quota
@@ -98,7 +98,7 @@ class Loop:
         delivery: Callable[[Hands], Delivery],
         store: Store,
         post: Post,
-        outbox: Outbox,
+        outbox: Courier,
         positions: Positions,
         timers: Timers,
         inbox: Inbox,
@@ -384,7 +384,8 @@ class Loop:
 
     def _recorded(self, work: Work, outcome: Recorded) -> None:
         """A handler's own transaction has recorded its message already."""
-        self.outbox.take(outcome.outputs)
+        if outcome.published:
+            self.outbox.wake()
         if not work.ours:
             return  # whoever has it now finds it recorded, if it is on this host
         if not outcome.duplicate:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 
 from .delivery.api import Shipment
-from .outbox import Parcel
 
 
 class Post:
@@ -16,11 +15,11 @@ class Post:
     `offer` says at once whether the producer took one. Only the loop's thread touches it.
     """
 
-    def __init__(self, offer: Callable[[Shipment | Parcel], bool]) -> None:
+    def __init__(self, offer: Callable[[Shipment], bool]) -> None:
         self._offer = offer
-        self._waiting: deque[Shipment | Parcel] = deque()
+        self._waiting: deque[Shipment] = deque()
 
-    def send(self, one: Shipment | Parcel) -> None:
+    def send(self, one: Shipment) -> None:
         if self._waiting or not self._offer(one):
             self._waiting.append(one)
 
@@ -29,7 +28,6 @@ class Post:
         while self._waiting:
             one = self._waiting[0]
             # What belongs to a partition that has gone is its new owner's to send.
-            gone = isinstance(one, Shipment) and not one.work.ours
-            if not gone and not self._offer(one):
+            if one.work.ours and not self._offer(one):
                 return
             self._waiting.popleft()

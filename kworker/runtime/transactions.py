@@ -112,7 +112,8 @@ class Transactions:
             lender.rollback()
             return self._no_room(lender, outcome, run) if work.ledger.ours else Dropped()
         try:
-            return Recorded(lender.commit(_turn(work), outcome.outputs))
+            lender.commit(_turn(work), outcome.outputs)
+            return Recorded(published=bool(outcome.outputs))
         except sqlite3.Error as error:
             return self._no_room(lender, Failed(error), run)
 

@@ -30,6 +30,7 @@ from ..kafka import Kafka
 from ..kafka.api import Admin, Committed, Consumer, Producer
 from ..message import Partition
 from ..offsets import Position
+from ..outbox import Courier, Parcel
 from ..plugins import Plugins
 from ..resources import give
 from ..settings import UNIQUE, Configuration, Settings
@@ -44,7 +45,6 @@ from .handover import Handover
 from .intake import Intake
 from .lanes import Lanes
 from .loop import Inbox, Limits, Loop
-from .outbox import Outbox, Parcel
 from .positions import EARLIEST, Positions
 from .post import Post
 from .quota import Quota
@@ -100,6 +100,7 @@ class Worker:
         self._loop: Loop | None = None
         self._watches: tuple[Watch[Any], ...] = ()
         self._resources: Resources | None = None
+        self._patient: Producer | None = None  # for what the outbox holds
         self._stop = threading.Event()
         self._stopped_at = 0.0
         self._over = threading.Event()
@@ -279,6 +280,8 @@ class Worker:
                 executor.close()
             events.close()
             producer.close(timeout=1.0)
+            if self._patient is not None:
+                self._patient.close(timeout=0.0)
 
     def _abandon(self, loop: Loop) -> bool:
         """Leave the group after an error; whether no handler runs any more."""
@@ -399,13 +402,24 @@ class Worker:
         def topic_ids(wanted: Iterable[str]) -> dict[str, str]:
             return {name: found.id for name, found in admin.describe(wanted).items() if found.id}
 
-        def offer(shipment: Shipment | Parcel) -> bool:
+        def offer(shipment: Shipment) -> bool:
             return producer.offer(
                 shipment.topic,
                 shipment.key,
                 shipment.value,
                 shipment.headers,
                 lambda answer: inbox.put((shipment, answer)),
+            )
+
+        def carry(parcel: Parcel) -> bool:
+            if self._patient is None:
+                self._patient = connection.producer(delivery_timeout=None)
+            return self._patient.offer(
+                parcel.topic,
+                parcel.key,
+                parcel.value,
+                parcel.headers,
+                lambda answer: inbox.put((parcel, answer)),
             )
 
         post = Post(offer)
@@ -480,7 +494,7 @@ class Worker:
             delivery=delivery,
             store=store,
             post=post,
-            outbox=arm("outbox", Outbox(store, post.send, timers.after, clock)),
+            outbox=arm("outbox", Courier(store, carry, clock=clock, tell=tell)),
             positions=Positions(
                 consumer,
                 start_from=self._policy(connection, sources, register.found),

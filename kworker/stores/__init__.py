@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..clock import Clock, SystemClock
-from .api import Lender, Store
+from .api import Keeper, Lender, Store
+from .sqlite.keeper import SqliteKeeper
 from .sqlite.lender import SqliteLender
 from .sqlite.store import SqliteStore
 
@@ -31,6 +32,18 @@ def open_lender(
     return SqliteLender(path, group=group, cluster=cluster, clock=clock or SystemClock())
 
 
+def open_keeper(
+    path: Path | str, *, group: str, cluster: str | None, clock: Clock | None = None
+) -> Keeper:
+    """Open the store's file for its outbox alone, made if it is not there: for publishers.
+
+    `cluster` None: Kafka cannot be asked yet. It belongs to the thread that opens it. Raises
+    StoreError as `open_store` does.
+    """
+    path = Path(path).absolute()
+    return SqliteKeeper(path, group=group, cluster=cluster, clock=clock or SystemClock())
+
+
 def default_path(group: str) -> Path:
     """Where the group's store is unless told otherwise: under the working directory.
 
@@ -43,4 +56,12 @@ def default_path(group: str) -> Path:
     return Path(".kworker") / f"{name}.db"
 
 
-__all__ = ["Lender", "Store", "default_path", "open_lender", "open_store"]
+__all__ = [
+    "Keeper",
+    "Lender",
+    "Store",
+    "default_path",
+    "open_keeper",
+    "open_lender",
+    "open_store",
+]

@@ -60,10 +60,9 @@ class Turn:
     what is stored; `attempts` are written, replacing what stood there; for every mark in
     `settled` the attempt is removed; `skipped` are counts of duplicates by handler, added to
     what is stored, for people; `places` are the offsets below which all is done, replacing
-    what stood there; `sent` are numbers of outputs that Kafka has acknowledged; `cut` are logs
-    that were truncated: all that was known by a position at or above that offset is forgotten
-    (offsets, places, marks and attempts of messages whose id is their position) before the rest
-    is written, for other messages stand there from now on.
+    what stood there; `cut` are logs that were truncated: all that was known by a position at or
+    above that offset is forgotten (offsets, places, marks and attempts of messages whose id is
+    their position) before the rest is written, for other messages stand there from now on.
 
     `done` may name offsets that Kafka never delivers (compacted away, transaction markers):
     closing such gaps keeps what is stored short.
@@ -77,11 +76,74 @@ class Turn:
     skipped: Mapping[str, int] | None = None
     ids: Mapping[tuple[str, str], Sequence[str]] | None = None
     places: Mapping[Log, int] | None = None
-    sent: Sequence[int] = ()
     cut: Mapping[Log, int] | None = None
 
 
-class Store(Protocol):
+class Lane(NamedTuple):
+    """Messages of one topic and key, which are sent in their order; those without a key, too."""
+
+    topic: str
+    key: bytes | None
+
+
+class Waiting(NamedTuple):
+    """A message of the outbox, by its number; `failed`: it was kept because of an error."""
+
+    number: int
+    output: Output
+    failed: bool
+
+
+class Outbox(Protocol):
+    """Messages that wait to be sent, in a file that several processes share.
+
+    Every method belongs to one thread, and raises StoreError like a store's.
+    """
+
+    def claim(self, limit: int) -> list[Waiting] | None:
+        """Take on up to so many, the oldest first: nobody else sends them as long as this
+        process lives and holds them. None is taken on that must wait for an earlier one of
+        its lane, which somebody else has. None when another process has its turn."""
+
+    def posted(
+        self, sent: Sequence[int], rejected: Mapping[int, str], *, patience: float = 0.0
+    ) -> bool:
+        """Remove what Kafka has acknowledged; keep what it will never take for a person, with
+        the reason. False when another process has its turn: nothing was written."""
+
+
+class Keeper(Outbox, Protocol):
+    """An outbox that messages are put into."""
+
+    def keep(self, held: Sequence[Output], loose: Sequence[Output], error: str) -> list[int]:
+        """Write these, durably, in this order; the numbers of those `held`, which are on their
+        way already, so that nobody else sends them meanwhile."""
+
+    def keep_rejected(self, outputs: Sequence[Output], errors: Sequence[str]) -> None:
+        """Write what Kafka will never take, for a person, with the reasons."""
+
+    def take(self, numbers: Sequence[int], *, in_order: bool = True) -> list[int]:
+        """Take on these, what was rejected as well; which of them. Those that somebody else has
+        are not, nor, `in_order`, what must wait for an earlier one of its lane."""
+
+    def read(self, numbers: Sequence[int]) -> list[Waiting]:
+        """These, which were taken on."""
+
+    def behind(self) -> Mapping[Lane, int]:
+        """The lanes of which messages wait that are not taken on by us, and how many."""
+
+    @property
+    def used(self) -> int:
+        """Bytes of all that is there."""
+
+    def bind(self, cluster: str) -> None:
+        """Say to which cluster it is sent. Raises StoreError where it is another's."""
+
+    def close(self) -> None:
+        """Let go of what was taken on, and close; safe to call twice."""
+
+
+class Store(Outbox, Protocol):
     """Memory of one group on one host, shared by its processes.
 
     Every method belongs to one thread. Each raises StoreError for a store that cannot be
@@ -124,10 +186,6 @@ class Store(Protocol):
 
     def place(self, log: Log) -> int | None:
         """The last of `Turn.places` for this log."""
-
-    def outbox(self, before: float, limit: int = 1000) -> list[tuple[int, Output]]:
-        """What handlers' transactions published until that time (seconds since the epoch) and
-        was not acknowledged yet, the oldest first, by its number."""
 
     def prune(self, before: float, *, limit: int = 10_000) -> int:
         """Forget marks recorded before that time (seconds since the epoch), the oldest
@@ -185,10 +243,10 @@ class Lender(Protocol):
     def whole(self) -> bool:
         """Whether the transaction is still the one that was begun."""
 
-    def commit(self, turn: Turn, outputs: Sequence[Output]) -> tuple[tuple[int, Output], ...]:
-        """Write the turn and the outputs beside what the handler wrote, durably; the outputs
-        by their numbers. Raises sqlite3.Error where what the handler did cannot be committed,
-        or where there is no room for it (`full`), when all of it is rolled back."""
+    def commit(self, turn: Turn, outputs: Sequence[Output]) -> None:
+        """Write the turn, and the outputs into the outbox, beside what the handler wrote,
+        durably. Raises sqlite3.Error where what the handler did cannot be committed, or where
+        there is no room for it (`full`), when all of it is rolled back."""
 
     def rollback(self) -> None:
         """Undo it all."""
@@ -197,4 +255,15 @@ class Lender(Protocol):
         """Roll back what was begun, and close."""
 
 
-__all__ = ["Attempt", "Lender", "Log", "Mark", "Store", "Turn"]
+__all__ = [
+    "Attempt",
+    "Keeper",
+    "Lender",
+    "Lane",
+    "Log",
+    "Mark",
+    "Outbox",
+    "Store",
+    "Turn",
+    "Waiting",
+]

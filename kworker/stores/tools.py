@@ -9,14 +9,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import StoreError
-from .sqlite import care, forget, schema
+from ..message import Headers
+from .sqlite import care, forget, outbox, schema
 from .sqlite.marks import stored_id
 
 
@@ -52,6 +53,48 @@ class Trace:
     calls: int | None
     decided: bool
     recorded_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A message of the outbox. `state` is `waiting` or `rejected`, `created_at` ISO 8601."""
+
+    id: int
+    message_id: str
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    state: str
+    error: str | None
+    attempts: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which messages of the outbox are meant; what is None says nothing. Seconds since the
+    epoch; of a `limit` the oldest."""
+
+    topic: str | None = None
+    key: bytes | None = None
+    state: str | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int | None = None
+
+    @property
+    def given(self) -> bool:
+        return self != Choice()
+
+
+def owner(path: Path) -> str | None:
+    """The group of the store in that file, None where there is none. Raises StoreError."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    view = View(path)
+    view.close()
+    return view.group
 
 
 class View:
@@ -154,13 +197,73 @@ class View:
 
     def older(self, before: float) -> int:
         """How many marks were recorded before that time (seconds since the epoch)."""
-        moment = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        moment = _moment(before)
         with self._telling():
             [row] = self._database.query(
                 "SELECT count(*) AS marks FROM seen WHERE recorded_at < :moment",
                 {"moment": moment},
             )
         return int(row["marks"])
+
+    def unsent(self, choice: Choice) -> list[Unsent]:
+        """The messages of the outbox that are meant, the oldest first."""
+        return self._unsent(choice)
+
+    def unsent_named(self, id: str) -> list[Unsent]:
+        """Those with that number, or that message id, of which there may be several."""
+        return self._unsent(Choice(), "(:id IN (CAST(id AS TEXT), message_id))", {"id": id})
+
+    def search(self, words: str, choice: Choice) -> list[Unsent]:
+        """Those that are meant and have all of the words in value, key, headers, error or topic.
+
+        Nothing is indexed when messages are kept: what is meant is indexed (FTS5) when somebody
+        searches, on disk where it is large.
+        """
+        from sqlite_utils import Database
+
+        found = {one.id: one for one in self._unsent(replace(choice, limit=None))}
+        index = Database(sqlite3.connect(""), execute_plugins=False)
+        try:
+            table = index.table("messages", pk="id")
+            table.insert_all(map(_searched, found.values()))
+            if not found:
+                return []
+            table.enable_fts(_SEARCHED, fts_version="FTS5")
+            hits = table.search(words, "id", ["id"], limit=choice.limit, quote=True)
+            return [found[row["id"]] for row in hits]
+        finally:
+            index.close()
+
+    def _unsent(
+        self, choice: Choice, also: str = "1", given: Mapping[str, Any] | None = None
+    ) -> list[Unsent]:
+        conditions = {
+            "topic = :topic": choice.topic,
+            "key = :key": None if choice.key is None else outbox.stored(choice.key),
+            "state = :state": choice.state,
+            "created_at >= :since": _moment(choice.since),
+            "created_at < :until": _moment(choice.until),
+        }
+        wanted = [text for text, value in conditions.items() if value is not None]
+        values = {text.split(":")[1]: value for text, value in conditions.items()}
+        limit = -1 if choice.limit is None else choice.limit
+        with self._telling():
+            rows = self._database.query(
+                f"SELECT * FROM outbox WHERE {' AND '.join([also, *wanted])} "
+                "ORDER BY id LIMIT :limit",
+                {**values, "limit": limit, **(given or {})},
+            )
+            return [
+                Unsent(
+                    **{
+                        **row,
+                        "key": outbox.as_bytes(row["key"]),
+                        "value": outbox.as_bytes(row["value"]),
+                        "headers": outbox.decode(row["headers"]),
+                    }
+                )
+                for row in rows
+            ]
 
     def close(self) -> None:
         self._connection.close()
@@ -187,6 +290,32 @@ class View:
     def _telling(self) -> Iterator[None]:
         with care.telling(self._path):
             yield
+
+
+_SEARCHED = ["value", "key", "headers", "error", "topic"]
+
+
+def _searched(one: Unsent) -> dict[str, Any]:
+    """The texts of a message that are searched."""
+
+    def text(value: bytes | None) -> str | None:
+        return None if value is None else value.decode("utf-8", "replace")
+
+    return {
+        "id": one.id,
+        "value": text(one.value),
+        "key": text(one.key),
+        "headers": "\n".join(f"{name}: {text(value) or ''}" for name, value in one.headers),
+        "error": one.error,
+        "topic": one.topic,
+    }
+
+
+def _moment(when: float | None) -> str | None:
+    """A time as the store's views have it."""
+    if when is None:
+        return None
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def _trace(row: Mapping[str, Any], *, settled: bool) -> Trace:

@@ -192,6 +192,30 @@ def test_what_a_finished_client_held_is_unknown(topic, cluster):
     assert answers[1].offset == 0
 
 
+def test_one_that_gives_nothing_up_hands_what_a_finished_client_held_to_the_next_in_its_order(
+    topic, cluster
+):
+    orders = topic("orders", partitions=1)
+    answers: list = []
+    with closing(cluster.producer(delivery_timeout=None)) as producer:
+        holding = producer._client = Holding()
+        for number in range(20):
+            producer.offer(orders, b"k", str(number).encode(), (), answers.append)
+        holding.finished = True
+        wait_for(answers, 20)
+
+    assert [answer.offset for answer in answers] == list(range(20))
+    read = cluster.read({Partition(orders, 0): None}, {Partition(orders, 0): 20})
+    assert [record.value for record in read] == [str(n).encode() for n in range(20)]
+
+
+def test_a_producer_says_which_cluster_it_sends_to(cluster):
+    with closing(cluster.producer(delivery_timeout=None)) as producer:
+        assert producer.cluster_id(10.0) == cluster.admin().cluster_id()
+    with closing(connect("127.0.0.1:1").producer(delivery_timeout=None)) as producer:
+        assert producer.cluster_id(0.2) is None
+
+
 def test_what_was_sent_and_not_flushed_is_written_before_the_process_ends(kafka, topic, cluster):
     orders = topic("orders", partitions=1)
     program = """

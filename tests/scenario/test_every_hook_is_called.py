@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from confluent_kafka.admin import AdminClient
 
 from kworker import hookspecs
 from kworker.message import Partition
+from kworker.outcome import Output
+from kworker.stores import open_keeper
 
 from .conftest import Shop
 
@@ -119,6 +122,14 @@ def write_app(shop: Shop) -> None:
     (shop.folder / "shop.py").write_text(APP.format(group=shop.group, source=shop.source))
 
 
+def leave_behind(shop: Shop, path: Path) -> None:
+    """In the outbox, what a publisher could not send: one to a topic that is not there."""
+    outbox = open_keeper(path, group=shop.group, cluster=None)
+    for topic in (shop.source, "no-such-topic"):
+        outbox.keep([], [Output(topic, None, b'{"do": "kept"}', (), f"to-{topic}")], "no answer")
+    outbox.close()
+
+
 def told(shop: Shop) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (shop.folder / "told.log").read_text().splitlines()]
 
@@ -131,6 +142,7 @@ def test_every_hook_is_called_and_an_observer_that_raises_in_each_loses_nothing(
     write_app(shop)
     store = f"shared://{shop.folder}/elsewhere.db"
     twice = [("kworker-message-id", b"twin")]
+    leave_behind(shop, Path(shop.folder / "elsewhere.db"))
     for what in ("fail", "wait", "reject", "sleep"):
         shop.send(json.dumps({"do": what}).encode(), key=what.encode())
     for _ in range(2):
@@ -151,7 +163,7 @@ def test_every_hook_is_called_and_an_observer_that_raises_in_each_loses_nothing(
     assert {f"broken {name}" for name in OBSERVERS} <= called
     assert [one["what"] for one in found if one["hook"] == "handled"].count("'twin'") == 1
     assert {one["what"] for one in found if one["hook"] == "handled"} == {
-        repr(what) for what in ("fail", "wait", "sleep", "twin", "late")
+        repr(what) for what in ("fail", "wait", "sleep", "twin", "late", "kept")
     }
     assert f"'pool of {last}'" in {one.get("pool") for one in found}
     assert (shop.folder / "elsewhere.db").is_file()

@@ -94,7 +94,7 @@ def publisher(producer: Scripted) -> Publisher:
 
 @pytest.fixture
 def impatient(producer: Scripted, monkeypatch: pytest.MonkeyPatch) -> Publisher:
-    monkeypatch.setattr("kworker.publisher._GRACE", 0.05)
+    monkeypatch.setattr("kworker.lines.GRACE", 0.05)
     return Publisher(lambda: producer, wait=0.05)
 
 

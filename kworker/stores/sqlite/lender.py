@@ -98,11 +98,11 @@ class SqliteLender(SqliteStore):
     def whole(self) -> bool:
         return self._connection.in_transaction
 
-    def commit(self, turn: Turn, outputs: Sequence[Output]) -> tuple[tuple[int, Output], ...]:
+    def commit(self, turn: Turn, outputs: Sequence[Output]) -> None:
         try:
             try:
                 self._write(turn)
-                numbered = outbox.add(self._connection, outputs, self._clock.wall())
+                outbox.add(self._connection, outputs, self._clock.wall())
             except BaseException:
                 self._leave(commit=False)
                 raise
@@ -114,7 +114,6 @@ class SqliteLender(SqliteStore):
             with care.telling(self._path):
                 raise
         self._guard.look_at()
-        return numbered
 
     def full(self, error: BaseException) -> bool:
         return isinstance(error, sqlite3.Error) and care.full(error, self._path)

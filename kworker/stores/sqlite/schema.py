@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 import uuid
@@ -14,7 +15,8 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 5  # how many migrations there are
+VERSION = 6  # how many migrations there are
+UNBOUND = ""  # the cluster of a file that was made while no Kafka was there to name it
 _OURS = 0x6B776B72  # "kwkr": marks a database file as a store of kworker's
 
 
@@ -36,24 +38,38 @@ def recognise(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def bring_up(
-    connection: sqlite3.Connection, path: Path, *, group: str, cluster: str, now: float
+    connection: sqlite3.Connection, path: Path, *, group: str, cluster: str | None, now: float
 ) -> None:
     """Make or migrate the tables and bind a new file to group and cluster.
 
     Raises StoreError for a file of another group or cluster. Whoever calls it has the turn.
+    Without a cluster a new file is bound to none, until somebody `bind`s it.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version < VERSION:
-        _migrate(connection, group=group, cluster=cluster, now=now)
+        _migrate(connection, group=group, cluster=cluster or UNBOUND, now=now)
     owner = connection.execute('SELECT "group", cluster FROM meta').fetchone()
     if owner is None:
         raise StoreError(f"{path}: does not say whose it is; name another file with --db")
-    for what, expected, found in (("group", group, owner[0]), ("cluster", cluster, owner[1])):
-        if found != expected:
-            raise StoreError(
-                f"{path}: belongs to {what} {found!r}, not to {expected!r}; "
-                "name another file with --db"
-            )
+    if owner[0] != group:
+        raise _foreign(path, "group", owner[0], group)
+    if cluster is not None:
+        bind(connection, path, cluster)
+
+
+def bind(connection: sqlite3.Connection, path: Path, cluster: str) -> None:
+    """Say which cluster the file belongs to, or hear that it belongs to another: StoreError."""
+    (found,) = connection.execute("SELECT cluster FROM meta").fetchone()
+    if found == UNBOUND:
+        connection.execute("UPDATE meta SET cluster = ?", (cluster,))
+    elif found != cluster:
+        raise _foreign(path, "cluster", found, cluster)
+
+
+def _foreign(path: Path, what: str, found: str, expected: str) -> StoreError:
+    return StoreError(
+        f"{path}: belongs to {what} {found!r}, not to {expected!r}; name another file with --db"
+    )
 
 
 def _migrate(connection: sqlite3.Connection, *, group: str, cluster: str, now: float) -> None:
@@ -91,6 +107,7 @@ def migrations() -> Migrations:
         _first_arrivals_in_blocks,
         _transactions_of_handlers,
         _attempts_that_are_due,
+        _messages_that_were_kept,
     ):
         steps(name=step.__name__.lstrip("_"))(step)
     return steps
@@ -128,6 +145,29 @@ def _transactions_of_handlers(db: Database) -> None:
 def _attempts_that_are_due(db: Database) -> None:
     for statement in _DUE:
         db.execute(statement)
+
+
+def _messages_that_were_kept(db: Database) -> None:
+    for statement in _KEPT:
+        db.execute(statement)
+    rows = db.execute("SELECT output, key, value, headers FROM output").fetchall()
+    for number, key, value, headers in rows:
+        told = [[name, _told(value)] for name, value in json.loads(headers)]
+        size = sum(len(one or b"") for one in (key, value)) + len(headers)
+        db.execute(
+            "UPDATE output SET headers = ?, size = ? WHERE output = ?",
+            (json.dumps(told, ensure_ascii=False), size, number),
+        )
+
+
+def _told(value: str | None) -> str | dict[str, str] | None:
+    """A header's value, in base64 so far: as text where it is text."""
+    if value is None:
+        return None
+    try:
+        return base64.b64decode(value).decode()
+    except UnicodeDecodeError:
+        return {"base64": value}
 
 
 # Marks are kept in the order of writing, which makes the oldest cheap to find and the end
@@ -265,11 +305,29 @@ _DUE = (
         FROM attempt JOIN scope USING (scope)""",
 )
 
+# See `outbox`. The state is `waiting` or `rejected`; the holder is the `Slot` of whoever is about
+# to send it.
+_KEPT = (
+    "ALTER TABLE output ADD COLUMN state TEXT NOT NULL DEFAULT 'waiting'",
+    "ALTER TABLE output ADD COLUMN error TEXT",
+    "ALTER TABLE output ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE output ADD COLUMN holder INTEGER",
+    "ALTER TABLE output ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX output_free ON output (output) WHERE state = 'waiting' AND holder IS NULL",
+    "CREATE INDEX output_held ON output (holder) WHERE holder IS NOT NULL",
+    "CREATE INDEX output_size ON output (size)",
+    "DROP VIEW outbox",
+    """CREATE VIEW outbox AS
+        SELECT output AS id, id AS message_id, topic, key, value, headers, state, error, attempts,
+            strftime('%Y-%m-%dT%H:%M:%fZ', at, 'unixepoch') AS created_at
+        FROM output""",
+)
+
 OURS = frozenset(
     {
         "meta", "scope", "mark", "mark_by_id", "seen", "attempt", "attempts", "position",
         "positions", "skip", "skipped", "block", "run", "piece", "sieve", "sieve_state", "output",
-        "outbox", "place", "_sqlite_migrations",
+        "output_free", "output_held", "output_size", "outbox", "place", "_sqlite_migrations",
     }
 )  # fmt: skip
 """Every table, view and index of ours: a handler that shares the file leaves them alone."""

@@ -24,6 +24,7 @@ from kworker.kafka.api import (
     Trouble,
 )
 from kworker.message import Headers, Partition, Record
+from kworker.outbox import Courier, Parcel
 from kworker.outcome import Outcome
 from kworker.runtime.batches import Gathering
 from kworker.runtime.delivery.api import Delivery, Hands, Shipment
@@ -42,7 +43,6 @@ from kworker.runtime.handover import Handover
 from kworker.runtime.intake import Intake
 from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.loop import Inbox, Limits, Loop
-from kworker.runtime.outbox import Outbox, Parcel
 from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.post import Post
 from kworker.runtime.timers import Timers
@@ -429,7 +429,7 @@ class Bench:
             delivery=delivery,
             store=kept,
             post=post,
-            outbox=Outbox(kept, post.send, timers.after, clock),
+            outbox=Courier(kept, self._offer, clock=clock, tell=tell),
             positions=Positions(
                 self.consumer,
                 start_from=lambda partition: EARLIEST,

@@ -18,6 +18,7 @@ from kworker.kafka.consumer import GroupConsumer
 from kworker.kafka.pair import PairedConsumer
 from kworker.kafka.producer import ReliableProducer
 from kworker.kafka.transactions import TransactionalProducer
+from kworker.outbox import Courier
 from kworker.runtime import failpoints
 from kworker.runtime.delivery.api import Hands
 from kworker.runtime.delivery.at_least_once import AtLeastOnce
@@ -27,7 +28,6 @@ from kworker.runtime.executors import Coroutines, Threads
 from kworker.runtime.intake import Admitted, Intake
 from kworker.runtime.lanes import Lanes
 from kworker.runtime.loop import Loop
-from kworker.runtime.outbox import Outbox
 from kworker.runtime.transactions import Transactions
 from kworker.runtime.unique import Alone
 from kworker.stores.sqlite.lender import SqliteLender
@@ -45,7 +45,7 @@ PARTS = {
     "lanes": (Lanes,),
     "lender": (SqliteLender,),
     "loop": (Loop,),
-    "outbox": (Outbox,),
+    "outbox": (Courier,),
     "producer": (ReliableProducer,),
     "store": (SqliteStore,),
     "transactions": (TransactionalProducer,),

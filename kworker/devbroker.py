@@ -9,7 +9,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from .. import settings
+from . import settings
 
 FOLDER = Path(".kworker")
 FILE = FOLDER / "dev.json"
@@ -52,6 +52,19 @@ def find(folder: Path) -> str | None:
     if isinstance(address, str) and isinstance(pid, int) and _runs(pid) and _answers(address):
         return address
     return None
+
+
+def outbox_of(group: str, db: str | None, servers: str) -> Path:
+    """The file in which a publisher keeps what it cannot send: the group's store, as `db` says;
+    beside the other stores of `kworker dev` where its broker is meant, whose every start is a
+    new cluster. A store that a plugin keeps elsewhere has no outbox for publishers."""
+    # Here, because who only declares handlers needs no database.
+    from .stores import default_path
+
+    if db is not None and "://" not in db:
+        return Path(db)
+    place = default_path(group)
+    return STORES / place.name if find(Path.cwd()) == servers else place
 
 
 def _read(folder: Path) -> dict[str, object]:

@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from kworker.cli import devbroker, options
+from kworker import devbroker
+from kworker.cli import options
 
 
 @pytest.fixture
