@@ -246,7 +246,7 @@ def test_a_log_that_lost_its_end_with_the_power_loses_no_transaction(
         lab.kill(worker)
         made = moved_as_left(lab.db)
         log = lab.db.with_name(lab.db.name + "-wal")
-        os.truncate(log, round(log.stat().st_size * rng.uniform(0.2, 0.9)))
+        os.truncate(log, round(log.stat().st_size * rng.uniform(0.05, 0.4)))
         lab.fault("end of the log lost")
         undone += made - moved_as_left(lab.db)
     ended = lab.run("bank:app", "--drain", timeout=120)
@@ -255,7 +255,7 @@ def test_a_log_that_lost_its_end_with_the_power_loses_no_transaction(
     times = moved(lab)
     lost = set(range(1, transfers + 1)) - set(times)
     print(f"{undone} transfers were undone by {losses} losses and made again")
-    assert undone > 0
+    assert undone > 0 or not FULL, "two losses may hit what was checkpointed already"
     assert lost == set()
     assert set(times.values()) == {1}
     lab.row = lab.row_of(messages=transfers, lost=len(lost), again=0, bound=0)

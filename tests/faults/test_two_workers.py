@@ -52,7 +52,7 @@ def test_a_rolling_restart_of_two_workers_under_load_handles_nothing_twice(
 
     pair = [lab.start("storm:app", *CONCURRENCY) for _ in range(2)]
     for number in range(4):
-        until(lambda: all(_at_work(lab, worker) for worker in pair), 30, "both have their share")
+        until(lambda: all(_at_work(lab, worker) for worker in pair), 60, "both have their share")
         pair[number % 2].signal(signal.SIGTERM)
         assert pair[number % 2].wait(25) == 0
         lab.note_commits(source)
@@ -77,7 +77,7 @@ def test_a_second_worker_takes_its_part_of_the_source_from_one_that_has_all(
     pair = [lab.start("quick:app")]
     until(lambda: len(_shared(lab, truth, partitions)) == 1, 30, "one has all")
     pair.append(lab.start("quick:app"))
-    until(lambda: len(_shared(lab, truth, partitions)) == 2, 30, "both have their part")
+    until(lambda: len(_shared(lab, truth, partitions)) == 2, 60, "both have their part")
     begun = len(lab.effects())
     for number in range(messages):
         truth.send(None, partition=number % partitions)

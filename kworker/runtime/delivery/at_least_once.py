@@ -79,6 +79,7 @@ class AtLeastOnce:
         self._consumer = consumer
         self._hands = hands
         self._commits = 0  # not answered yet
+        self._due = False  # the next one, once that is answered
         self._tell = tell
         self._wall = wall
         self._reference = reference_when_too_large
@@ -309,7 +310,10 @@ class AtLeastOnce:
         work.ledger.close(work.record.offset, work.part, work.record.size)
 
     def commit(self, patience: float = 0.0) -> None:
-        points = self._hands.points(None, patience)
+        # One at a time: the client sends an unanswered one again after a broker's death, when it
+        # may arrive behind a newer one and take the group back.
+        self._due = self._commits > 0
+        points = {} if self._due else self._hands.points(None, patience)
         if points:
             self._commits += 1
             self._consumer.commit(points, partial(self._committed, points))
@@ -331,7 +335,7 @@ class AtLeastOnce:
 
     def _committed(self, points: Mapping[Partition, Committed], result: CommitResult) -> None:
         self._commits -= 1
-        if self._hands.committed(points, result):
+        if self._hands.committed(points, result) or self._due:
             self.commit()
 
     def _forget_foreign(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kworker import App, Retry
+from kworker.kafka.api import CommitResult
 from kworker.message import Partition
 from kworker.runtime import drain
 from kworker.runtime.executors import Threads
@@ -457,3 +458,25 @@ def test_what_was_decided_under_a_former_name_is_carried_out_after_a_rename() ->
     assert calls == [1]
     assert bench.committed() == 1
     assert not bench.store.doubts
+
+
+def test_a_commit_waits_for_the_answer_to_the_one_before_it() -> None:
+    app = App("shop")
+
+    @app.handler("orders", name="charge")
+    def charge(order: dict) -> None: ...
+
+    bench, asked = Bench(app), []
+    bench.consumer.commit = (  # type: ignore[method-assign]
+        lambda points, answered: asked.append((points, answered))
+    )
+    for _ in range(3):
+        bench.broker.write(P0)
+        bench.perform()
+        bench.commit()
+    early = len(asked)
+    points, answered = asked[0]
+    answered(CommitResult({one: point.offset for one, point in points.items()}, {}))
+
+    assert early == 1
+    assert [points[P0].offset for points, _ in asked] == [1, 3]
