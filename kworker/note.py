@@ -1,6 +1,6 @@
 """What the owner of a partition says with a commit to the next one, and its text.
 
-    kw1 <check>[ clean][ store=<uuid>][ map=<body> | zip=<body, deflated>]
+    kw1 <check>[ by=<owner>][ clean][ taken=<n>][ store=<uuid>][ map=<body> | zip=<body, deflated>]
 
 The check binds all of it to one offset of one log of one cluster: what was copied to another
 place says nothing there. The body, in base 85, holds for groups of handlers the offsets that
@@ -25,7 +25,7 @@ VERSION = "kw1"
 ANYONE = "*"
 """Who has done a record that names its own handler: a copy for a retry, or a replay."""
 
-_HEAD = len(f"{VERSION} 123456789012 clean store=00000000-0000-0000-0000-000000000000 zip=")
+_HEAD = len(f"{VERSION} 123456789012 by=12345678 clean taken=10 store= zip=") + 36
 _LARGEST = 1 << 20  # bytes that a body may have when it is inflated
 
 
@@ -41,11 +41,19 @@ class Place(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """A message that was tried and is not settled: how often its handler was called, what was
-    decided, when its copy may be on its way, and when it is due to be called again."""
+    decided, when its copy may be on its way, and when it is due to be called again; how many
+    processes have ended while it ran alone in them, and whether it does so now."""
 
     calls: int
     decided: str | None = None
     due: int | None = None  # seconds since the epoch
+    deaths: int = 0
+    alone: bool = False
+
+    @property
+    def accused(self) -> bool:
+        """Whether it may have ended a process."""
+        return self.alone or self.deaths > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +63,16 @@ class Note:
     `done` are the offsets, from the committed one on, that a handler need not be given; a
     handler that is not named has done none of them. `doubts` are by handler and offset. `store`
     is the uuid of the store that holds the effects of handlers with a Transaction. `clean`: the
-    owner has let go by itself, so nothing was running.
+    owner lets go by itself, so what runs has not ended it. `taken`: how many owners in a row have
+    taken it from one that had not let go. `by` tells the process that said so.
     """
 
     done: Mapping[str, Ranges] = field(default_factory=dict)
     doubts: Mapping[tuple[str, int], Doubt] = field(default_factory=dict)
     store: str | None = None
     clean: bool = False
+    taken: int = 0
+    by: str = ""
 
 
 NOTHING = Note()
@@ -106,7 +117,8 @@ def read(text: str, place: Place) -> Note | None:
             done, doubts = _unpacked(_body(fields), place.offset)
     except (ValueError, KeyError, IndexError, TypeError, zlib.error) as error:
         raise Foreign(f"it cannot be read: {error}") from error
-    return Note(done, doubts, fields.get("store"), "clean" in fields)
+    taken = int(fields.get("taken", "0"))
+    return Note(done, doubts, fields.get("store"), "clean" in fields, taken, fields.get("by", ""))
 
 
 def longest(span: int, count: int) -> int:
@@ -127,9 +139,11 @@ def room(limit: int, names: int) -> int:
 
 
 def _text(note: Note, place: Place) -> str:
-    said = []
+    said = [f"by={note.by}"] if note.by else []
     if note.clean:
         said.append("clean")
+    if note.taken:
+        said.append(f"taken={note.taken}")
     if note.store is not None:
         said.append(f"store={note.store}")
     if note.done or note.doubts:
@@ -163,17 +177,21 @@ def _shorter(note: Note, base: int) -> Iterator[Note]:
     while decided:
         decided = decided[: len(decided) // 2]
         doubts = {
-            one: doubt if one in decided else Doubt(doubt.calls, due=doubt.due)
+            one: doubt if one in decided else replace(doubt, decided=None)
             for one, doubt in note.doubts.items()
         }
         yield replace(note, doubts=doubts)
+    accused = {
+        one: replace(doubt, decided=None) for one, doubt in note.doubts.items() if doubt.accused
+    }
     if note.doubts:
-        yield replace(note, doubts={})
+        yield replace(note, doubts=accused)
     span = max((ranges.end for ranges in note.done.values()), default=base) - base
     while span > 1:
         span //= 2
         done = {name: _below(ranges, base + span) for name, ranges in note.done.items()}
-        yield replace(note, doubts={}, done={name: one for name, one in done.items() if one})
+        yield replace(note, doubts=accused, done={name: one for name, one in done.items() if one})
+    yield replace(note, doubts=accused, done={})
     yield replace(note, doubts={}, done={})
 
 
@@ -197,7 +215,7 @@ def _packed(note: Note, base: int) -> bytes:
         body += part
     if note.doubts:
         doubts = [
-            [name, offset - base, doubt.calls]
+            [name, offset - base, doubt.calls, 2 * doubt.deaths + doubt.alone]
             + ([doubt.decided] if doubt.decided is not None or doubt.due is not None else [])
             + ([] if doubt.due is None else [doubt.due])
             for (name, offset), doubt in note.doubts.items()
@@ -215,17 +233,19 @@ def _unpacked(body: bytes, base: int) -> tuple[dict[str, Ranges], dict[tuple[str
         done.update((name, ranges.copy()) for name in names)
     rest = reader.rest()
     doubts = {
-        (str(name), base + int(delta)): _doubt(int(calls), *more)
-        for name, delta, calls, *more in (json.loads(rest) if rest else ())
+        (str(name), base + int(delta)): _doubt(int(calls), int(alone), *more)
+        for name, delta, calls, alone, *more in (json.loads(rest) if rest else ())
     }
     return done, doubts
 
 
-def _doubt(calls: int, decided: object = None, due: object = None) -> Doubt:
+def _doubt(calls: int, alone: int, decided: object = None, due: object = None) -> Doubt:
     return Doubt(
         calls,
         None if decided is None else str(decided),
         due if isinstance(due, int) else None,
+        alone // 2,
+        bool(alone % 2),
     )
 
 

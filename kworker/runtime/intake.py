@@ -12,7 +12,7 @@ from ..clock import Clock
 from ..errors import KworkerError, Undecodable
 from ..handlers import Handler, Register
 from ..message import Message, Partition, Position, Record
-from ..note import ANYONE, Doubt, Note
+from ..note import ANYONE, Note
 from ..ranges import Ranges
 from ..stores.api import Attempt, Log, Store, Turn
 from ..topics import GroupTopics
@@ -20,11 +20,19 @@ from .ledger import Ledger
 from .work import Scope, Work
 
 NOTHING_DONE = Ranges()
+DEATHS = 3  # while it ran alone, after which a message is not run again
 LONGEST_WAIT = 366 * 86_400.0  # seconds: what a not-before from a jumped clock may ask for
 
 
 class UnknownHandler(KworkerError):
     """A copy names a handler that this worker does not have."""
+
+
+class ProcessKiller(KworkerError):
+    """Processes have ended while they handled this message and nothing else."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(f"{deaths} processes have ended while it was all they handled")
 
 
 @dataclass(slots=True)
@@ -88,7 +96,6 @@ class Intake:
         self._takers: dict[Partition, tuple[Taker, ...]] = {}
         self.received: Counter[str] = Counter()  # records, by topic
         self._copied: dict[Partition, Ranges] = {}  # copies that the last owner has done
-        self._doubts: dict[Partition, Mapping[tuple[str, int], Doubt]] = {}  # as it has said
 
     def scope(self, name: str, topic: str) -> Scope:
         """The one scope of a handler's name and an original topic."""
@@ -108,6 +115,11 @@ class Intake:
         handlers = register if self.topics.owns(topic) else register.for_topic(topic)
         return tuple(one.name for one in handlers if one.takes_transaction is not None)
 
+    def names(self, handlers: Iterable[str]) -> set[str]:
+        """Every name that these handlers have or had."""
+        found = [self._register.named(name) for name in handlers]
+        return {name for one in found if one is not None for name in (one.name, *one.aliases)}
+
     # --- partitions come and go ----------------------------------------------------------
 
     def identify(self, topics: Iterable[str]) -> set[str]:
@@ -125,29 +137,28 @@ class Intake:
         """The topics of these whose id is not the one that is known."""
         return {name for name, id in ids.items() if self._topic_ids.get(name, id) != id}
 
-    def recall(self, partition: Partition, note: Note, committed: int, start: int) -> None:
+    def recall(self, ledger: Ledger, note: Note, committed: int) -> None:
         """Read from the store what was done by position in this partition, and from the note
-        of its last owner what was done above the committed offset. Reading begins at `start`,
-        which is lower where the store has lost effects that were committed.
+        of its last owner what was done above the committed offset. Reading begins at the
+        ledger's start, which is lower where the store has lost effects that were committed.
         """
+        partition, start = ledger.partition, ledger.start
         place = self.log_of(partition)
-        # Of handlers that share its transactions the store named in the note knows more than
-        # the note: it may have lost what they did.
-        knows = note.store is not None and note.store == self._store.uuid
         takers = []
         for number, handler in enumerate(self._register.for_topic(partition.topic)):
             scope = self.scope(handler.name, partition.topic)
             scope.part = 1 << number
             above = Ranges()
-            if not (knows and handler.takes_transaction is not None):
+            if handler.takes_transaction is None:
                 above.add_range(min(start, committed), committed)
-                for name in (handler.name, *handler.aliases):
-                    above.update(note.done.get(name, NOTHING_DONE))
+            for name in (handler.name, *handler.aliases):
+                above.update(note.done.get(name, NOTHING_DONE))
             takers.append(Taker(scope, handler, place, self._done(handler, place), above))
         self._takers[partition] = tuple(takers)
-        if note.doubts:
-            self._doubts[partition] = note.doubts
-        if not takers and ANYONE in note.done and not knows:
+        for (name, offset), doubt in note.doubts.items():
+            known = self._register.named(name)
+            ledger.doubts[known.name if known is not None else name, offset] = doubt
+        if not takers and ANYONE in note.done:
             self._copied[partition] = note.done[ANYONE]
 
     def parts(self, partition: Partition) -> dict[str, int]:
@@ -182,8 +193,8 @@ class Intake:
 
     def release(self, ledger: Ledger) -> list[Work]:
         """Forget what flies in this partition; the twins elsewhere that may run now."""
-        for table in (self._takers, self._copied, self._doubts):
-            table.pop(ledger.partition, None)
+        self._takers.pop(ledger.partition, None)
+        self._copied.pop(ledger.partition, None)
         freed: list[Work] = []
         for scope in self._scopes.values():
             for work in list(scope.flying.values()):
@@ -328,7 +339,8 @@ class Intake:
 
     def _launch(self, works: list[Work], admitted: Admitted) -> None:
         """Let works fly, each mark once; go on with those that were in doubt at a crash."""
-        tried = self._tried(works) if self._store.doubts or self._doubts else {}
+        doubts = self._store.doubts or (works and works[0].ledger.doubts)
+        tried = self._tried(works) if doubts else {}
         for work in works:
             if work.log is None:
                 first = work.scope.flying.setdefault(work.flight, work)
@@ -340,6 +352,11 @@ class Intake:
                 work.calls = max(work.calls, attempt.calls)
                 work.keep_in_doubt(attempt.decided, attempt.due)
                 work.first_failed_at = work.first_failed_at or attempt.first_failed_at
+                deaths = work.ledger.doubts[work.key].deaths
+                if attempt.decided is None and deaths >= DEATHS:
+                    work.calls += deaths
+                    admitted.broken.append((work, "process_killer", ProcessKiller(deaths)))
+                    continue
                 if attempt.decided is not None:
                     admitted.decided.append((work, attempt.decided))
                     continue
@@ -358,13 +375,8 @@ class Intake:
         tried: dict[Work, Attempt] = {}
         for work in works:
             found = [stored[one] for one in work.marks if one in stored]
-            if told := self._doubts.get(work.ledger.partition):
-                names = [(mark.handler, work.record.offset) for mark in work.marks]
-                found += [
-                    Attempt(told[one].calls, told[one].decided, due=told[one].due)
-                    for one in names
-                    if one in told
-                ]
+            if (told := work.ledger.doubts.get(work.key)) is not None:
+                found.append(Attempt(told.calls, told.decided, due=told.due))
             if found:
                 tried[work] = max(found, key=lambda one: one.calls)
         return tried

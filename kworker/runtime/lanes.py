@@ -123,6 +123,42 @@ class Lanes:
                 # What the gate holds back here goes on after the handler's other topics.
                 self._queues[scope] = self._queues.pop(scope)
 
+    def find(self, wanted: Callable[[Work], bool]) -> bool:
+        """Whether a work that could start now is wanted."""
+        return any(wanted(work) for _, _, work in self._heads())
+
+    def take(self, wanted: Callable[[Work], bool]) -> Run | None:
+        """A run of the first work that could start now and is wanted, and of nothing else."""
+        found = next((head for head in self._heads() if wanted(head[2])), None)
+        if found is None:
+            return None
+        scope, number, work = found
+        ready = self._queues[scope].ready
+        entry = ready[number]
+        del ready[number]
+        lanes: list[LaneKey] = []
+        if not isinstance(entry, Work):
+            line = self._waiting[entry]
+            line.popleft()
+            if not line:
+                del self._waiting[entry]
+            self._busy.add(entry)
+            lanes.append(entry)
+        self.waiting -= 1
+        self._out[scope.name] += 1
+        self._gate.spend(scope.name, 1)
+        return Run([work], lanes, scope, self._gate.down(scope.name))
+
+    def _heads(self) -> Iterator[tuple[Scope, int, Work]]:
+        """What could start now: whose it is, the number of its entry, and the work."""
+        for scope, queue in self._queues.items():
+            room = self._gate.room(scope.name)
+            full = room is not None and self._out[scope.name] >= room
+            if full or self._gate.allowance(scope.name) == 0:
+                continue
+            for number, entry in enumerate(queue.ready):
+                yield scope, number, entry if isinstance(entry, Work) else self._waiting[entry][0]
+
     def _may_start(self, scope: Scope, queue: _Queue) -> int:
         """How many works of this scope the next run may hold; 0: none may start now."""
         gate, name = self._gate, scope.name

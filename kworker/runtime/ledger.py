@@ -37,10 +37,12 @@ class Ledger:
         "parked",
         "partition",
         "said",
+        "said_at",
         "sealed",
         "size",
         "start",
         "starting",
+        "takings",
     )  # fmt: skip
 
     def __init__(self, partition: Partition, start: int) -> None:
@@ -53,6 +55,8 @@ class Ledger:
         self.size = 0  # bytes of what is open
         self.far = sys.maxsize  # offsets from `safe` to `next` that surely fit a note
         self.said = ""  # the note of the last commit that Kafka has
+        self.said_at = -1  # its offset; below 0: there is none since the partition is ours
+        self.takings = 0  # by owners in a row, each from one that had not let go
         self.doubts: dict[tuple[str, int], Doubt] = {}  # by handler and offset; some are over
         self._next = start
         self._open: deque[int] = deque()
@@ -142,8 +146,8 @@ class Ledger:
         return self._next
 
     def awaits(self, offset: int, part: int) -> bool:
-        """Whether this part of an offset is still open."""
-        return bool(self._left.get(offset, 0) & part)
+        """Whether this part of an offset is still open, or still to come."""
+        return offset >= self._next or bool(self._left.get(offset, 0) & part)
 
     def scattered(self, parts: int) -> bool:
         """Whether anything is finished from `safe` on, of offsets opened with these parts."""
@@ -168,6 +172,15 @@ class Ledger:
     def count(self) -> int:
         """How many offsets are open, the finished ones behind an open one not counted."""
         return len(self._left)
+
+    @property
+    def accused(self) -> set[tuple[str, int]]:
+        """What may have ended a process, by handler and offset: it is to run alone."""
+        return {one for one, doubt in self.doubts.items() if doubt.accused and self._pends(one[1])}
+
+    def _pends(self, offset: int) -> bool:
+        """Whether an offset is open, or still to come."""
+        return offset in self._left or offset >= self._next
 
     @property
     def spread(self) -> int:

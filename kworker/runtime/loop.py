@@ -37,6 +37,7 @@ from .positions import Positions
 from .post import Post
 from .quota import Quota
 from .settle import words
+from .suspects import Suspects
 from .timers import Timers
 from .watch import Seen
 from .work import Work
@@ -108,6 +109,7 @@ class Loop:
         ends: Mapping[Partition, int] | None = None,
         quota: Quota | None = None,
         handover: Handover,
+        suspects: Suspects,
         seen: Callable[[], Seen | None] = lambda: None,
         read: Read = lambda partition, offset: None,
         asked_ends: Callable[[], Mapping[Partition, int] | None] = lambda: None,
@@ -132,6 +134,7 @@ class Loop:
         self.quota = quota
         self.handover = handover
         self.damage = Damage(read)
+        self.suspects = suspects
         self.seen = seen  # what became of the cluster's topics
         self.serves = serves  # which of them are read
         self.delivery = delivery(
@@ -272,6 +275,8 @@ class Loop:
             self._again(work, delay)
         for work, disposition, error in admitted.broken:
             self.delivery.give_up(work, disposition, error)
+            if disposition == "process_killer":
+                self.suspects.found(work)
         for work, delay in admitted.later:
             if work.scope.handler is not None:
                 work.ledger.parked += 1
@@ -310,7 +315,10 @@ class Loop:
         """Hand the runs that may start to whoever is idle."""
         if not self.room:
             return
-        for run in self.lanes.runs():
+        suspects = self.suspects
+        for run in (
+            suspects.runs(self.runs, self.delivery.commit) if suspects.active else self.lanes.runs()
+        ):
             self.runs.add(run)
             self.executor.start(run)
 
@@ -452,7 +460,7 @@ class Loop:
     @property
     def busy(self) -> bool:
         """Whether an answer may come that Kafka's records do not bring."""
-        return bool(self.runs or self.delivery.pending)
+        return bool(self.runs or self.delivery.pending or self.suspects.waits)
 
     def _fills(self) -> Callable[[Ledger, int], bool]:
         """Whether a ledger, taken so many times, holds as much as one partition may."""
@@ -593,7 +601,7 @@ class Loop:
             # An answer from before the log was made anew may be about a higher offset.
             if ledger is not None and offset <= ledger.safe:
                 self.committed[partition] = max(offset, self.committed.get(partition, -1))
-                ledger.said = points[partition].metadata
+                ledger.said, ledger.said_at = points[partition].metadata, offset
         if result.stored:
             self.tell("offsets_committed", offsets=MappingProxyType(result.stored))
         if result.refused:
@@ -613,11 +621,8 @@ class Loop:
         if not partitions:
             return {}
         starts = self._starts(partitions) if self._stop_within is None else {}
-        for partition in partitions:
-            if partition in starts:
-                self._take(partition, starts[partition])
-            else:
-                self.untaken.add(partition)
+        self.untaken.update(one for one in partitions if one not in starts)
+        self._take_all(starts)
         self._ask_again()
         self.tell("partitions_assigned", partitions=tuple(partitions))
         return starts
@@ -651,14 +656,22 @@ class Loop:
         self.paused.add(partition)  # a pause outlives a revocation: the next turn resumes it
         self.handover.begin(ledger)
 
+    def _take_all(self, starts: Mapping[Partition, int]) -> None:
+        """Ours from there on. Kafka is told at once that we hold them, so that a death is known
+        for one however soon it comes."""
+        for partition, start in starts.items():
+            self._take(partition, start)
+        self.suspects.begin([self.ledgers[partition] for partition in starts])
+        if starts:
+            self.timers.after(0.0, self.delivery.commit)
+
     def _take_rest(self) -> None:
         """Ask again for the partitions whose start Kafka did not answer for."""
         self._asking = False
         if not self.untaken or self._stop_within is not None:
             return
         starts = self._starts(sorted(self.untaken))
-        for partition, start in starts.items():
-            self._take(partition, start)
+        self._take_all(starts)
         if starts:
             self.consumer.take(starts)
         self._ask_again()
@@ -741,6 +754,7 @@ class Loop:
             self.damaged.pop(partition, None)
             self.committed.pop(partition, None)
             self.handover.end(partition)
+            self.suspects.end(partition)
             ledger = self.ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.ours = False
@@ -891,6 +905,8 @@ class Loop:
         for ledger in self.ledgers.values():
             ledger.starting = False
         self.consumer.pause(self.ledgers)
+        self.handover.leaving = True
+        self.delivery.commit()  # what ends the process from now on is not what runs
         self.lanes.drop(lambda work: not work.ledger.starting)
         while (self.runs or self.delivery.pending) and not deadline.passed:
             self.consumer.poll(BATCH, 0.0)

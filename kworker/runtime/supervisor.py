@@ -25,6 +25,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ LOOK = 0.1  # seconds between two looks at who has ended
 _BEYOND_REPAIR = (2, 3, 6)
 _AT_FIRST_BEYOND_REPAIR = (4, 5)
 _PR_SET_PDEATHSIG = 1
+_WORD = "_KWORKER_WORD"  # the descriptor of a file that a worker leaves a word in
+_WORDS = 512  # bytes
 
 Command = Callable[[int], Sequence[str]]
 
@@ -102,6 +105,13 @@ def die_with(parent: int) -> None:
     threading.Thread(target=watch, name="kworker-parent", daemon=True).start()
 
 
+def tell_parent(said: str) -> None:
+    """Leave a word for the parent, in place of the last one: it reads it when this process has
+    ended. Nothing where there is no parent."""
+    if _WORD in os.environ:
+        os.pwrite(int(os.environ[_WORD]), said.encode()[:_WORDS].ljust(_WORDS), 0)
+
+
 class _Slot:
     """The place of one worker; processes come and go in it."""
 
@@ -112,6 +122,13 @@ class _Slot:
         self.starts = 0
         self.due: float | None = 0.0  # when to start the next; None: not at all, or one runs
         self.pause = FIRST_PAUSE
+        self.word = tempfile.TemporaryFile()  # noqa: SIM115 - what its process says
+
+    def last_word(self) -> str:
+        """What the process that has ended said last."""
+        said = os.pread(self.word.fileno(), _WORDS, 0).decode(errors="replace").strip()
+        os.ftruncate(self.word.fileno(), 0)
+        return said
 
     @property
     def open(self) -> bool:
@@ -178,7 +195,11 @@ class _Supervisor:
         before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         try:
             slot.process = subprocess.Popen(
-                self._command(slot.number), stdin=subprocess.DEVNULL, start_new_session=True
+                self._command(slot.number),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(slot.word.fileno(),),
+                env={**os.environ, _WORD: str(slot.word.fileno())},
             )
         except OSError as error:
             pause = self._again(slot, lived=0.0)
@@ -220,6 +241,8 @@ class _Supervisor:
         lived, facts = self._clock.monotonic() - slot.begun, slot.facts
         slot.process = None
         how = f"exit code {code}" if code >= 0 else f"signal {_name(-code)}"
+        if word := slot.last_word():
+            how += f", while all it handled was {word}"
         facts |= {"exit_code": code} if code >= 0 else {"signal": _name(-code)}
         if self._deadline is not None:
             # Our TERM met one that did not listen yet, so had not taken anything.

@@ -15,6 +15,7 @@ from .ledger import Ledger
 
 UNREAD = object()  # stands for a value that was not decoded
 
+NO_DOUBT = Doubt(0)
 LaneKey = tuple["Scope", int, bytes | None]
 
 
@@ -117,6 +118,11 @@ class Work:
         return [mark, *(mark._replace(handler=alias) for alias in aliases)]
 
     @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the other works of its ledger."""
+        return self.scope.name, self.record.offset
+
+    @property
     def flight(self) -> object:
         """Its id, replay and hop: alike for twins. A first arrival's is the id itself."""
         return (self.id, self.replay, self.hop) if self.hop or self.replay else self.id
@@ -134,9 +140,10 @@ class Work:
     def keep_in_doubt(self, decided: str | None, due: float | None = None) -> None:
         """It was tried, and the store knows: that goes with the partition, too."""
         self.noted = True
-        self.ledger.doubts[self.scope.name, self.record.offset] = Doubt(
-            self.calls, decided, None if due is None else math.ceil(due)
-        )
+        doubts = self.ledger.doubts
+        known = doubts.get(self.key, NO_DOUBT)
+        until = None if due is None else math.ceil(due)
+        doubts[self.key] = Doubt(self.calls, decided, until, known.deaths, known.alone)
 
     def message(self) -> AnyMessage:
         """The message for those who are told of it: its value undecoded where no handler saw it,

@@ -49,6 +49,8 @@ from .positions import EARLIEST, Positions
 from .post import Post
 from .quota import Quota
 from .resources import Resources
+from .supervisor import tell_parent
+from .suspects import Suspects
 from .timers import Timers
 from .transactions import Transactions
 from .unique import Alone, folder, group_of
@@ -484,12 +486,13 @@ class Worker:
                 loop.delivery.heard(partition, point)
             return handover.heard(partition, point, end)
 
+        lanes = arm("lanes", Lanes(gates, gathering))
         loop = Loop(
             consumer=consumer,
             topics=list(served),
             intake=arm("intake", intake),
             gates=gates,
-            lanes=arm("lanes", Lanes(gates, gathering)),
+            lanes=lanes,
             executor=arm("executor", executor),
             delivery=delivery,
             store=store,
@@ -518,6 +521,15 @@ class Worker:
             ends=ends,
             quota=self._quota(),
             handover=handover,
+            suspects=Suspects(
+                lanes=lanes,
+                handover=handover,
+                timers=timers,
+                concurrency=(
+                    None if values["delivery"] == "at_most_once" else values["concurrency"]
+                ),
+                say=tell_parent,
+            ),
             seen=watch.news,
             read=lambda partition, offset: connection.firsts({partition: offset}),
             asked_ends=ends_watch.news,

@@ -474,8 +474,9 @@ class Lab:
 
     def note_commits(self, topic: str) -> None:
         """Remember what is committed now, to be held against what was settled by then."""
-        at, wall = time.monotonic(), time.time()
-        for (_, partition), offset in self.committed([topic]).items():
+        committed = self.committed([topic])
+        at, wall = time.monotonic(), time.time()  # after the answer: workers go on meanwhile
+        for (_, partition), offset in committed.items():
             self.commits.append(Commit(topic, partition, offset, at, wall))
 
     def lag(self, topics: Iterable[str]) -> int:

@@ -31,11 +31,20 @@ notes = st.builds(
     done=st.dictionaries(names, sets.filter(bool), max_size=3),
     doubts=st.dictionaries(
         st.tuples(names, st.integers(HERE.offset, HERE.offset + 3000)),
-        st.builds(Doubt, st.integers(1, 9), st.none() | st.text(max_size=30)),
+        st.builds(
+            Doubt,
+            st.integers(0, 9),
+            st.none() | st.text(max_size=30),
+            st.none() | st.integers(0, 1 << 33),
+            st.integers(0, 3),
+            st.booleans(),
+        ),
         max_size=3,
     ),
     store=st.none() | st.uuids().map(str),
     clean=st.booleans(),
+    taken=st.integers(0, 9),
+    by=st.sampled_from(["", "0a1b2c3d"]),
 )
 
 
@@ -89,7 +98,7 @@ def test_the_room_that_is_kept_is_enough_for_whatever_is_done_first(
 
     limit = bisect_left(range(400_000), needed, key=lambda size: note.room(size, 12 * handlers))
 
-    assert note.write(Note(done, store="0" * 36, clean=True), HERE, limit)[1]
+    assert note.write(Note(done, store="0" * 36, clean=True, taken=10, by="0" * 8), HERE, limit)[1]
 
 
 def test_ten_thousand_offsets_in_disorder_fit_a_commit() -> None:

@@ -45,6 +45,7 @@ from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.loop import Inbox, Limits, Loop
 from kworker.runtime.positions import EARLIEST, Positions
 from kworker.runtime.post import Post
+from kworker.runtime.suspects import Suspects
 from kworker.runtime.timers import Timers
 from kworker.runtime.transactions import Transactions
 from kworker.stores import Store, open_lender, open_store
@@ -419,12 +420,13 @@ class Bench:
                 self.loop.delivery.heard(partition, point)
             return handover.heard(partition, point, end)
 
+        lanes = Lanes(gates, lambda batch: Gathering(batch, clock.monotonic, timers.after))
         self.loop = Loop(
             consumer=self.consumer,
             topics=["orders"],
             intake=intake,
             gates=gates,
-            lanes=Lanes(gates, lambda batch: Gathering(batch, clock.monotonic, timers.after)),
+            lanes=lanes,
             executor=self.executor,
             delivery=delivery,
             store=kept,
@@ -452,6 +454,7 @@ class Bench:
             tell=tell,
             ends=ends,
             handover=handover,
+            suspects=Suspects(lanes=lanes, handover=handover, timers=timers, concurrency=1),
         )
         self.consumer.subscribe(self.loop.topics, self.loop)
         if assign:
@@ -477,8 +480,12 @@ class Bench:
 
     def perform(self) -> None:
         """Until nothing that waits for a handler is left."""
+        idle = 0
         self.turn()
-        while isinstance(self.executor, Inline) and self.executor.waiting:
+        while isinstance(self.executor, Inline) and idle < 3:
+            if not (self.executor.waiting or self.loop.suspects.waits):
+                return
+            idle = 0 if self.executor.waiting else idle + 1  # Kafka may not hear of a suspect
             self.executor.perform()
             self.turn()
 

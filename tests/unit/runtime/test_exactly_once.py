@@ -50,7 +50,7 @@ class Transactions:
         values = [f"{one.topic}:{(one.value or b'').decode()}" for one in messages]
         self.asked.append((values, {one: at.offset for one, at in positions.items()}))
         assert self.gate.wait(10)
-        answer: Any = self.answers.pop(0) if self.answers else Written()
+        answer: Any = self.answers.pop(0) if self.answers and messages else Written()
         refused = {n: TOO_LARGE for n, one in enumerate(messages) if one.value == self.refuse}
         if refused and messages[0].topic == "out":
             # The batch is refused with it.
@@ -254,4 +254,7 @@ def test_what_leaves_nothing_on_the_wire_is_committed_with_the_next_beat() -> No
     bench.settle()
 
     assert bench.committed() == 2
-    assert [values for values, _ in bench.transactions.asked] == [[]]
+    assert [(values, at[P0]) for values, at in bench.transactions.asked] == [
+        ([], 0),  # that it is ours
+        ([], 2),
+    ]

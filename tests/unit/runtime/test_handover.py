@@ -54,7 +54,10 @@ def unfinished_first(bench: Bench, records: int, *, ids: bool = False) -> None:
 
 
 def on_another_host(bench: Bench, app: App, **more: Any) -> Bench:
-    """The next owner of the same partitions, with a store that knows nothing."""
+    """The next owner of the same partitions, with a store that knows nothing; the last one has
+    let go, without waiting for its handlers."""
+    bench.loop.handover.leaving = True
+    bench.commit()
     bench.die()
     return Bench(app, bench.broker, clock=bench.clock, **more)
 
@@ -88,6 +91,21 @@ def test_what_a_third_host_is_told_comes_from_both_before() -> None:
     assert before == 6
     assert calls[before:] == ["charge 0 1"]
     assert bench.committed() == 7
+
+
+def test_what_was_told_is_passed_on_before_it_is_come_to() -> None:
+    app, calls = shop("charge")
+    bench = Bench(app)
+    unfinished_first(bench, 6)
+    between = on_another_host(bench, app)
+    between.consumer.pause([P0])
+    between.commit()
+    before = len(calls)
+
+    bench = on_another_host(between, app)
+    bench.settle()
+
+    assert calls[before:] == ["charge 0 1"]
 
 
 def test_each_handler_is_told_its_own_and_a_new_one_has_done_nothing() -> None:
@@ -182,12 +200,14 @@ def test_a_note_that_was_copied_to_another_offset_is_ignored_and_told(
     app, calls = shop("charge")
     bench = Bench(app)
     unfinished_first(bench, 3)
-    point = bench.broker.committed[P0]
-    bench.broker.committed[P0] = replace(point, offset=1)
+    bench.loop.handover.leaving = True
+    bench.commit()
+    bench.broker.committed[P0] = replace(bench.broker.committed[P0], offset=1)
     before = len(calls)
+    bench.die()
 
     with caplog.at_level(logging.WARNING):
-        bench = on_another_host(bench, app)
+        bench = Bench(app, bench.broker, clock=bench.clock)
         bench.settle()
 
     assert sorted(calls[before:]) == ["charge 1 1", "charge 2 1"]

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kworker import App, Context, Retry
+from kworker import headers as names
 from kworker.message import Partition
+from kworker.runtime.intake import DEATHS
 from kworker.stores.api import Log, Mark
 
 from .bench import AWAY, P0, P1, TOO_LARGE, Bench
@@ -33,6 +35,8 @@ class World:
         self.bad: set[int] = set()
         self.identified: set[int] = set()
         self.letters: list[bytes] = []
+        self.killers: set[bytes] = set()  # dead letters for the processes that have ended
+        self.deaths: Counter[bytes] = Counter()  # while a message was to run alone
         self.mails: set[bytes] = set()
 
         @self.app.handler(
@@ -104,6 +108,8 @@ class World:
                 self.bench.broker.write(RETRY, shipment.value or b"", None, shipment.headers)
             elif shipment.topic == "shop.dlq":
                 self.letters.append(shipment.value or b"")
+                if (names.DISPOSITION, b"process_killer") in shipment.headers:
+                    self.killers.add(shipment.value or b"")
             else:
                 self.mails.add(shipment.value or b"")
             self.bench.answer(only=number)
@@ -125,6 +131,8 @@ class World:
 
     def crash(self) -> None:
         self._expect_repeats(ALL)
+        if (work := self.bench.loop.suspects.accused) is not None:
+            self.deaths[work.record.value or b""] += 1
         self.bench = self.bench.again(assign=ALL)
         self._watch()
 
@@ -168,7 +176,9 @@ class World:
         dead = Counter(self.letters)
         for number in range(self.number):
             value = b'{"n": %d}' % number
-            if number in self.bad:
+            if value in self.killers:
+                assert self.deaths[value] >= DEATHS
+            elif number in self.bad:
                 assert dead[value] >= 1
                 assert self.calls[number] >= SPENT
             else:
