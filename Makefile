@@ -4,16 +4,24 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test lint demo faults bench docs clean
+.PHONY: install test lint demo faults mutants bench docs clean
 install: .venv/installed
 
 # Most tests wait for a Kafka, so three processes keep two cores busy; each has a Kafka of its own.
 test: install
 	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile
 
-# The fault scenarios at full length; `make test` runs a short pass of each.
+# The fault scenarios at full length, and their table in the docs; `make test` runs a short pass of
+# each. `make faults SEED=42` runs the schedules of one seed.
 faults: install
-	KWORKER_FAULTS=full $(BIN)/python -m pytest tests/faults -s
+	KWORKER_FAULTS=full KWORKER_FAULTS_PUBLISH=1 KWORKER_FAULTS_SEED=$(SEED) \
+		$(BIN)/python -m pytest tests/faults -n $(or $(JOBS),2) --dist loadfile
+	$(BIN)/python docs/generate.py
+
+# Deliberate bugs in copies of the package: the scenarios must catch each.
+mutants: install
+	$(BIN)/python -m tests.faults.mutants
+	$(BIN)/python docs/generate.py
 
 bench: install
 	$(BIN)/python benchmarks/throughput.py

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -144,8 +147,92 @@ def _default(one: settings.Declared) -> str:
     return "" if one.default_text is None else f"`{one.default_text}`"
 
 
+def guarantees_page(page: str) -> str:
+    """The page with the rows of the last runs of `make faults` and `make mutants`."""
+    rows = _json("guarantees.json")
+    table = [
+        "| scenario | mode | faults | messages | lost | handled again | of at most | out of order "
+        "| recovered, s | date | seed |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|---|--:|",
+        *(_scenario(row) for row in rows),
+    ]
+    bugs = [
+        "| a worker that | was caught by | which said |",
+        "|---|---|---|",
+        *(_mutant(one) for one in _json("mutants.json")),
+    ]
+    page = _between(page, "scenarios", [_summary(rows), "", *table])
+    return _between(page, "mutants", bugs)
+
+
+def readme_page(page: str) -> str:
+    """The README with the short form of the table."""
+    rows = _json("guarantees.json")
+    return _between(page, "faults", [_summary(rows)])
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sums of all scenarios in a sentence or two."""
+    if not rows:
+        return "Not run yet."
+    kept = [row for row in rows if row["mode"] != "at_most_once"]
+    faults = sum(sum(row["faults"].values()) for row in rows)
+    messages = sum(row["messages"] for row in rows)
+    lost, again, bound, disorder = (
+        sum(row[name] for row in kept) for name in ("lost", "again", "bound", "disorder")
+    )
+    told = (
+        f"{len(rows)} scenarios, {faults} faults, {messages:,} messages "
+        f"(the last on {max(row['date'] for row in rows)}): lost {lost}, out of order {disorder}, "
+        f"handled again {again}, where the modes allow {bound}."
+    )
+    if len(kept) < len(rows):
+        gone = sum(row["lost"] for row in rows if row["mode"] == "at_most_once")
+        told += (
+            f" Under `at_most_once`, where a crash loses what is in flight: {gone}, each counted."
+        )
+    return told
+
+
+def _scenario(row: Mapping[str, Any]) -> str:
+    name, _, case = row["test"].rpartition("::")[2].partition("[")
+    words = re.sub(r"^test_", "", name).replace("_", " ")
+    case = f" ({case.rstrip(']')})" if case else ""
+    faults = ", ".join(f"{count} {what}" for what, count in row["faults"].items()) or "none"
+    recovered = "" if row["recovered"] is None else f"{row['recovered']:.1f}"
+    cells = (
+        words + case, row["mode"], faults, f"{row['messages']:,}", row["lost"], row["again"],
+        row["bound"], row["disorder"], recovered, row["date"],
+        "" if row["seed"] is None else row["seed"],
+    )  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _mutant(one: Mapping[str, Any]) -> str:
+    name = one["test"].rpartition("/")[2].partition("::")[0]
+    said = one["said"].replace("|", "\\|").replace("`", "'")
+    caught = name if one["caught"] else f"MISSED by {name}"
+    return f"| {one['bug']} | `{caught}` | `{said}` |"
+
+
+def _between(page: str, mark: str, lines: Sequence[str]) -> str:
+    head, begin, rest = page.partition(f"<!-- {mark} -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    return head + begin + "\n".join(lines) + "\n" + end + tail if begin else page
+
+
+def _json(name: str) -> list[dict[str, Any]]:
+    file = HERE / name
+    found: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    return found
+
+
 if __name__ == "__main__":
     (HERE / "look-up" / "commands.md").write_text(commands_page(), encoding="utf-8")
     (HERE / "look-up" / "settings.md").write_text(settings_page(), encoding="utf-8")
     plugins = HERE / "plugins.md"
     plugins.write_text(plugins_page(plugins.read_text(encoding="utf-8")), encoding="utf-8")
+    guarantees = HERE / "guarantees.md"
+    guarantees.write_text(guarantees_page(guarantees.read_text(encoding="utf-8")), encoding="utf-8")
+    readme = HERE.parent / "README.md"
+    readme.write_text(readme_page(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -120,8 +120,8 @@ class Failpoint:
         self.name = name
         self.number = number
         self._act = act
-        self._when, _, step = name.partition("_")
-        self._methods = STEPS[step]
+        self._when, _, self._step = name.partition("_")
+        self._methods = STEPS[self._step]
         self._times = itertools.count(1)
 
     @classmethod
@@ -165,7 +165,8 @@ class Failpoint:
                 raise
             if inspect.isawaitable(result):
                 return self._awaited(result)
-            self._meet("after", (*given, result))
+            if not (result is False and self._step == "record"):  # another had its turn
+                self._meet("after", (*given, result))
             return result
 
         return step
@@ -200,9 +201,7 @@ def _action(text: str, whole: str) -> Callable[[], None]:
 
 
 def _empty(thing: object) -> bool:
-    """Whether it is a batch without anything in it, or says that nothing was done."""
-    if thing is False:
-        return True
+    """Whether it is a batch without anything in it."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         held = [getattr(thing, field.name) for field in dataclasses.fields(thing)]
         return bool(held) and all(one == [] for one in held)

@@ -259,7 +259,9 @@ class Lab:
         env = {"KWORKER_TESTING": "1", "KWORKER_FAILPOINT": failpoint}
         worker = self.start(target, *more, env=env)
         code = worker.wait(seconds)
-        self._deaths.append(Kill(worker.pid, time.monotonic()))
+        # It was seen some time after it was there: what it did last was shortly before.
+        did = [effect.at for effect in self.effects() if effect.pid == worker.pid]
+        self._deaths.append(Kill(worker.pid, max(did, default=time.monotonic())))
         self.fault(f"exit {failpoint}")
         assert code == 137, f"it ended with {code}, not at {failpoint}"
 
