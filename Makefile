@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What the plugins of this checkout cost is no part of its figures.
+export KWORKER_WITHOUT_PLUGINS ?= prometheus,opentelemetry
 
 .PHONY: install test lint demo faults mutants bench docs clean
 install: .venv/installed

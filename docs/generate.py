@@ -120,6 +120,30 @@ def _option(one: click.Parameter) -> str:
     return f"| {names}{metavar.replace('|', chr(92) + '|')} | {about} |"
 
 
+METRICS_HEAD = """# Metrics
+
+*Written by `docs/generate.py` from the one place where kworker-prometheus declares them.*
+
+At `/metrics` of [`--health`](../do/watch.md), where
+[kworker-prometheus](../../plugins/kworker-prometheus/README.md) is installed. With `--workers` each
+has one more label, `worker`: the number of the process.
+
+| metric | kind | labels | |
+|---|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    from kworker_prometheus import METRICS
+
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} "
+        f"| {one.about} |\n"
+        for one in METRICS
+    ]
+    return METRICS_HEAD + "".join(rows)
+
+
 def hooks_table() -> str:
     """The rows of the table of hooks, the last of `docs/plugins.md`."""
     rows = []
@@ -230,6 +254,7 @@ def _json(name: str) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     (HERE / "look-up" / "commands.md").write_text(commands_page(), encoding="utf-8")
     (HERE / "look-up" / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (HERE / "look-up" / "metrics.md").write_text(metrics_page(), encoding="utf-8")
     plugins = HERE / "plugins.md"
     plugins.write_text(plugins_page(plugins.read_text(encoding="utf-8")), encoding="utf-8")
     guarantees = HERE / "guarantees.md"

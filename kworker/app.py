@@ -121,8 +121,8 @@ class App:
 
         Its settings are the app's, and what environment and files say above them, as for
         `kworker run`; so is the store's file, whose outbox keeps what Kafka does not
-        acknowledge in time. The app's plugins and the installed ones are told of that. Raises
-        SettingsError.
+        acknowledge in time. The app's plugins and the installed ones are told of that, and add
+        their headers. Raises SettingsError.
         """
         # Here, because who only declares handlers needs no client library.
         from . import publisher
@@ -132,6 +132,7 @@ class App:
         group = values["group"] or self.name
         if group == settings.UNIQUE:
             group = self.name
+        plugins = self.load_plugins(observe.own())
         return publisher.open(
             values["bootstrap_servers"],
             common=found.kafka,
@@ -145,7 +146,8 @@ class App:
                 values["outbox_when_full"],
             ),
             on_permanent_failure=values["on_permanent_failure"],
-            tell=self.load_plugins(observe.own()).tell,
+            tell=plugins.tell,
+            outgoing=plugins.outgoing,
         )
 
     def __repr__(self) -> str:

@@ -57,7 +57,15 @@ class Context:
     May be used from any thread the handler starts, as long as it waits for them.
     """
 
-    __slots__ = ("_handler", "_lock", "_message", "_outputs", "_still_mine", "_timebox")
+    __slots__ = (
+        "_handler",
+        "_lock",
+        "_message",
+        "_outgoing",
+        "_outputs",
+        "_still_mine",
+        "_timebox",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -65,11 +73,13 @@ class Context:
         handler_name: str,
         still_mine: Callable[[], bool],
         timebox: Timebox | None = None,
+        outgoing: Callable[[str, str, Headers], Headers] | None = None,
     ) -> None:
         self._message = message
         self._handler = handler_name
         self._still_mine = still_mine
         self._timebox = timebox or Timebox(None)
+        self._outgoing = outgoing  # what plugins put into the headers
         self._outputs: list[Output] = []
         self._lock = threading.Lock()
 
@@ -96,7 +106,8 @@ class Context:
         given = codec.check_headers(headers)
         with self._lock:
             id = derived_id(self._message, self._handler, len(self._outputs))
-            all_headers: Headers = ((MESSAGE_ID, id.encode()), *given)
+            more = () if self._outgoing is None else self._outgoing(topic, id, given)
+            all_headers: Headers = ((MESSAGE_ID, id.encode()), *given, *more)
             self._outputs.append(Output(topic, encoded_key, encoded, all_headers, id))
         return id
 

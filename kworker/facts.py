@@ -67,3 +67,10 @@ class Snapshot:
     lost: int  # under at_most_once: committed, and not known to be finished
     store_bytes: int
     last_turn: float  # seconds that the last turn of the loop took
+
+    @property
+    def behind(self) -> tuple[int, float]:
+        """The messages ahead in all partitions, and the age of the oldest in seconds."""
+        lags = self.lag.values()
+        messages = sum(one.messages or 0 for one in lags)
+        return messages, max((one.seconds or 0.0 for one in lags), default=0.0)

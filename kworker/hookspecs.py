@@ -3,8 +3,9 @@
 **Observers** are told facts in the order of life and can do no harm: one that raises is
 logged and the rest are told. They run on the worker's loop, so they must be quick; only
 `message_started` is told where the handler is called.
-**Providers** answer a question. They are asked when a worker or a command starts; None means
-"not mine", and the first other answer holds. One that raises is refused by its name.
+**Providers** answer a question. They are asked when a worker or a command starts, unless they
+say otherwise; None means "not mine", and the first other answer holds. One that raises is refused
+by its name.
 **Wrappers** stand around a handler's call, in its thread or task.
 
 Asked and told are kworker's own plugins first, then those of `App(plugins=[…])` as they
@@ -69,6 +70,13 @@ def worker_beat(snapshot: Snapshot) -> None:
 @_observer
 def worker_stopping(worker: WorkerInfo) -> None:
     """The worker was told to stop, or fails: it takes nothing more, and lets what runs end."""
+
+
+@_observer
+def worker_stopped(worker: WorkerInfo) -> None:
+    """The worker takes part in its group no longer: what a plugin holds is to be let go. Told
+    last, but not by a process that is killed or told to end at once.
+    """
 
 
 @_observer
@@ -197,6 +205,26 @@ def provide_store(url: str, group: str, cluster: str) -> Store | None:
     """The store at `scheme://…`, as given by `--db`, opened for this group and cluster.
 
     Called on the worker's loop, to which the store belongs from then on.
+    """
+
+
+@_provider
+def outgoing_headers(topic: str, id: str, headers: Headers) -> Headers | None:
+    """What is to stand in a message that is published, beside the headers its sender gave.
+
+    Asked for each message, where it is published: in the handler's thread or task, so that the
+    context there can travel along. The answers of all plugins are added. One that raises is
+    told like an observer that does, and the message goes without.
+    """
+
+
+@_provider
+def provide_metrics(workers: Mapping[int, bytes] | None) -> tuple[str, bytes] | None:
+    """What `/metrics` answers: its content type and its bytes. Asked each time, in a thread of
+    the server's; see `--health`.
+
+    `workers` is None in a worker. In the parent of `--workers` it is what each of them
+    answered, by its number, to be made one page of.
     """
 
 

@@ -95,6 +95,37 @@ class Plugins:
 
         return managers
 
+    @property
+    def outgoing(self) -> Callable[[str, str, Headers], Headers] | None:
+        """The headers that plugins add to a message of that topic, id and headers; None where
+        nobody ever does."""
+        calls = self._hooks["outgoing_headers"]
+        if not calls:
+            return None
+
+        def added(topic: str, id: str, headers: Headers) -> Headers:
+            found: list[tuple[str, bytes | None]] = []
+            for call in calls:
+                try:
+                    given = (*headers, *found)
+                    found += call(topic=topic, id=id, headers=given) or ()
+                except Exception:
+                    if (times := call.to_tell()) is not None:
+                        log.exception(
+                            "plugin %r failed in %s%s; the message goes without its headers",
+                            call.plugin, call.hook, times,
+                        )  # fmt: skip
+            return tuple(found)
+
+        return added
+
+    def metrics(self, workers: Mapping[int, bytes] | None) -> tuple[str, bytes] | None:
+        """What a plugin says `/metrics` is; None where none does. Raises SettingsError."""
+        for _, answer in self._answers("provide_metrics", workers=workers):
+            page: tuple[str, bytes] = answer
+            return page
+        return None
+
     def codec(self, annotation: Any) -> Callable[[bytes, Headers], Any] | None:
         """What a plugin decodes payloads of that annotation with. Raises SettingsError."""
         found: Callable[[bytes, Headers], Any] | None

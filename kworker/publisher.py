@@ -20,11 +20,14 @@ from .errors import KafkaUnavailable, KworkerError, PublishRejected, UsageError
 from .headers import MESSAGE_ID
 from .kafka import api
 from .lines import Answer, KeepingLine, Kept, Letter, Line
+from .message import Headers
 from .outbox import tell_failed
 from .outcome import Output
 from .plugins import Plugins, Tell
 
 PUBLISH_WAIT = 5.0  # seconds
+
+Outgoing = Callable[[str, str, Headers], Headers]
 
 _NOT_OPEN = "this publisher is not open: publish inside `with app.publisher() as publisher:`"
 _CLOSED = "this publisher is closed: publish inside its `with`, or take another one"
@@ -116,8 +119,10 @@ class Publisher:
         outbox: Outbox | None = None,
         tell: Tell | None = None,
         stops: bool = False,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self._connect = connect
+        self._outgoing = outgoing
         self._wait = wait
         self._outbox = outbox
         self._tell = tell or Plugins(()).tell
@@ -319,7 +324,9 @@ class Publisher:
             )
         given = codec.check_headers(headers)
         id = message_id()
-        all_headers = (*given, (MESSAGE_ID, id.encode()))
+        all_headers: Headers = (*given, (MESSAGE_ID, id.encode()))
+        if self._outgoing is not None:
+            all_headers += self._outgoing(topic, id, all_headers)
         output = Output(topic, codec.encode_key(key), codec.encode(value), all_headers, id)
         return Letter(output, answered), id
 
@@ -354,12 +361,14 @@ def open(
     outbox: Outbox | None = None,
     on_permanent_failure: str = "raise",
     tell: Tell | None = None,
+    outgoing: Outgoing | None = None,
 ) -> Publisher:
     """A publisher for that cluster, to be entered with `with` or `async with`.
 
     `common` and `producer` are raw librdkafka properties; entering raises SettingsError for
     what they may not say, and StoreError where the outbox cannot be used. Without an outbox
-    nothing is kept. `publish_wait` is in seconds; `tell` is told of what fails.
+    nothing is kept. `publish_wait` is in seconds; `tell` is told of what fails;
+    `outgoing` gives the headers that plugins add to a message of that topic, id and headers.
     """
 
     def connect() -> api.Producer:
@@ -377,6 +386,7 @@ def open(
         outbox=outbox,
         tell=tell,
         stops=on_permanent_failure == "stop",
+        outgoing=outgoing,
     )
 
 

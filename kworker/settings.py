@@ -89,6 +89,16 @@ def _start(value: Any) -> str:
     return str(value)
 
 
+def _address(value: Any) -> str:
+    if isinstance(value, str):
+        host, _, port = value.rpartition(":")
+        if value.startswith("unix:") and value != "unix:":
+            return value
+        if host.strip("[]") and port.isascii() and port.isdigit() and int(port) < 65536:
+            return value
+    raise ValueError(f"{value!r} is no address; write it as 127.0.0.1:8080")
+
+
 def _names(value: Any) -> tuple[str, ...]:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
@@ -103,6 +113,7 @@ def _names(value: Any) -> tuple[str, ...]:
 Duration = Annotated[float, Kind("DURATION", _duration, _duration, durations.canonical)]
 Names = Annotated[tuple[str, ...], Kind("NAME,NAME", _names, _names, ",".join)]
 Start = Annotated[str, Kind("earliest|latest|TIME", _start, _start)]
+Address = Annotated[str, Kind("HOST:PORT", _address, _address)]
 Size = Annotated[int, Kind("SIZE", _size, _size, _show_size)]
 
 
@@ -236,6 +247,15 @@ class Settings(TypedDict, total=False):
     log_format: Annotated[
         Literal["console", "json"] | None,
         Setting(None, "How logs are written; console on a terminal, else json."),
+    ]
+    health: Annotated[
+        Address | None, Setting(None, "Where /livez, /readyz and /metrics are served.")
+    ]
+    health_token: Annotated[
+        str | None,
+        Setting(
+            None, "What who asks there must bring; needed beyond this machine.", metavar="TOKEN"
+        ),
     ]
 
 

@@ -85,7 +85,10 @@ def _settings(configuration: settings.Configuration) -> Iterator[_Row]:
     values: Any = configuration.values
     for one in settings.declared().values():
         origin = configuration.origins[one.name]
-        yield _Row(one.name, values[one.name], _UNITS.get(one.kind.metavar), origin)
+        value = values[one.name]
+        if isinstance(value, str):
+            value = settings.masked(one.name, value)
+        yield _Row(one.name, value, _UNITS.get(one.kind.metavar), origin)
 
 
 def _properties(configuration: settings.Configuration) -> Iterator[_Row]:

@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,14 +77,17 @@ def command(
             _make_topics(app, configuration)
     values = configuration.values
     if supervised is None and values["workers"] > 1:
-        code = supervisor.run(
-            _workers_command(given, drain, under_dev),
-            values["workers"],
-            shutdown_timeout=values["shutdown_timeout"],
-            connect_timeout=values["connect_timeout"],
-            # One that ends by itself, for whatever reason, is not started again.
-            drain=drain or values["max_messages"] is not None or values["max_runtime"] is not None,
-        )
+        with _served_for_all(app, values) as health:
+            code = supervisor.run(
+                _workers_command(given, drain, under_dev, health),
+                values["workers"],
+                shutdown_timeout=values["shutdown_timeout"],
+                connect_timeout=values["connect_timeout"],
+                # One that ends by itself, for whatever reason, is not started again.
+                drain=drain
+                or values["max_messages"] is not None
+                or values["max_runtime"] is not None,
+            )
         click.get_current_context().exit(code)
     if under_dev is not None or configuration.origins["bootstrap_servers"] == str(devbroker.FILE):
         configuration = _with_store_of_dev(app, configuration)
@@ -128,14 +133,37 @@ def _check_choice(given: options.Given, app: App, configuration: settings.Config
     choice.refuse_shared_group(whole, served, values["group"] or app.name, usual)
 
 
+@contextlib.contextmanager
+def _served_for_all(app: App, values: settings.Settings) -> Iterator[Mapping[int, str]]:
+    """Serve `--health` for all workers while the block lasts; where each is to serve its own."""
+    address = values["health"]
+    if address is None:
+        yield {}
+        return
+    from ..observe.health import Workers
+    from ..observe.pages import served
+
+    metrics = app.load_plugins().metrics
+    with tempfile.TemporaryDirectory(prefix="kworker-") as folder:
+        own = {number: f"unix:{folder}/{number}" for number in range(1, values["workers"] + 1)}
+        pages = Workers(own, metrics).pages()
+        with served(address, pages, values["health_token"]):
+            yield own
+
+
 def _workers_command(
-    given: options.Given, drain: bool, under_dev: str | None
+    given: options.Given, drain: bool, under_dev: str | None, health: Mapping[int, str]
 ) -> supervisor.Command:
     """How each worker of `--workers` is started: with what was typed."""
     typed = [sys.executable, "-m", "kworker", "run", *given.arguments()]
     typed += ["--drain"] * drain
     typed += [] if under_dev is None else ["--under-dev", under_dev]
-    return lambda number: [*typed, "--supervised", str(number), str(os.getpid())]
+
+    def command(number: int) -> list[str]:
+        served = ["--health", health[number]] if number in health else []
+        return [*typed, *served, "--supervised", str(number), str(os.getpid())]
+
+    return command
 
 
 def _with_store_of_dev(app: App, configuration: settings.Configuration) -> settings.Configuration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import confluent_kafka
@@ -38,6 +39,10 @@ class Kafka:
     def longest_silence(self) -> float:
         """Seconds without a poll after which a member is thrown out of its group."""
         return self._config.longest_silence
+
+    def quietly(self) -> AbstractContextManager[None]:
+        """What clients say by themselves is not logged meanwhile, only told in errors."""
+        return self._voice.quietly()
 
     def consumer(self, group: str, *, apart: Callable[[str], bool] | None = None) -> Consumer:
         """A member of the group; joins it when it subscribes. With `apart` it is two members:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -53,6 +54,7 @@ class Voice:
         self._expected_elsewhere = frozenset(expected_elsewhere)
         self._last: tuple[float, int, str] | None = None
         self._logged: dict[object, float] = {}
+        self._quiet = False
 
     def hearing(self, fatal: Callable[[str], None] | None = None) -> dict[str, Any]:
         """The properties by which a client reports here; `fatal` is told its fatal error."""
@@ -80,6 +82,15 @@ class Voice:
             self._log(level, (facility, foreign and foreign[1]), f"{facility}: {text}")
         except BaseException:
             log.debug("a line of the Kafka client could not be logged", exc_info=True)
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Log for debugging alone meanwhile: whoever asks is told by an error, with the words."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
 
     def last_words(self) -> str:
         """The reason the client gave last, "" where it gave none lately."""
@@ -133,6 +144,8 @@ class Voice:
 
     def _log(self, level: int, kind: object, text: str) -> None:
         now = time.monotonic()
+        if self._quiet:
+            level = logging.DEBUG
         if level > logging.DEBUG:
             if now - self._logged.get(kind, -_QUIET) < _QUIET:
                 level = logging.DEBUG

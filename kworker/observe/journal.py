@@ -50,7 +50,7 @@ class Journal:
             return
         rate = (snapshot.handled - self._handled) / (now - self._said)
         self._said, self._handled = now, snapshot.handled
-        lag, seconds = behind(snapshot)
+        lag, seconds = snapshot.behind
         log.info(
             "%d handled (%.1f/s), %d retried, %d dead-lettered, %d duplicates, %d in flight, "
             "lag %d (%.1f s)",
@@ -149,13 +149,6 @@ class Journal:
             return None
         self._failures[kind] = 0, now
         return count + 1
-
-
-def behind(snapshot: Snapshot) -> tuple[int, float]:
-    """The messages ahead in all partitions, and the age of the oldest in seconds."""
-    lags = snapshot.lag.values()
-    messages = sum(one.messages or 0 for one in lags)
-    return messages, max((one.seconds or 0.0 for one in lags), default=0.0)
 
 
 class Details:

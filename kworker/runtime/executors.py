@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 from .. import durations
 from ..context import Context, Timebox
 from ..facts import HandlerInfo
+from ..failures import words
 from ..handlers import Handler
-from ..message import AnyMessage
+from ..message import AnyMessage, Headers
 from ..outcome import (
     Done,
     Dropped,
@@ -33,7 +34,6 @@ from ..outcome import (
 )
 from .batches import Bisection
 from .lanes import Run
-from .settle import words
 from .work import Work
 
 log = logging.getLogger("kworker.runtime")
@@ -57,11 +57,13 @@ Down = Callable[[str], bool]  # whether what a handler needs is down; asked on a
 class Hooks(NamedTuple):
     """What plugins do where handlers are called; None where none does.
 
-    `started` is told before a call; `around` gives the context managers to call it in.
+    `started` is told before a call; `around` gives the context managers to call it in;
+    `outgoing` the headers to add to what it publishes.
     """
 
     started: Callable[[AnyMessage, HandlerInfo], None] | None = None
     around: Callable[[AnyMessage, HandlerInfo], list[Any]] | None = None
+    outgoing: Callable[[str, str, Headers], Headers] | None = None
 
 
 NO_HOOKS = Hooks()
@@ -131,6 +133,7 @@ class Threads:
         while (run := self._runs.get()) is not None:
             # Before the first look at its ledger: whoever withdraws that looks the other way round.
             run.active = True
+            run.caller = threading.get_ident()
             told = time.monotonic()
             for result in self._performed(run.works, run):
                 run.results.append(result)
@@ -252,6 +255,7 @@ class Coroutines:
         while self._runs:
             run = self._runs.popleft()
             run.active = True
+            run.caller = asyncio.current_task()
             handler = run.scope.handler
             perform = self._plainly if _is_plain(handler, self._hooks) else self._perform
             told = time.monotonic()
@@ -342,13 +346,14 @@ class Call:
         if handler.takes_context or handler.publish_to is not None:
             # Made only for those who ask: most do not, and it costs.
             ledger = work.ledger
-            self.context = Context(message, handler.name, lambda: ledger.ours, work.timebox)
+            self.context = Context(
+                message, handler.name, lambda: ledger.ours, work.timebox, hooks.outgoing
+            )
         self.arguments = handler.arguments(message, self.context)
 
     def begin(self) -> None:
         if self.hooks.started is not None:
             self.hooks.started(self.message, self.work.scope.fact)
-        self.work.thread = threading.get_ident()
         self.work.started = time.monotonic()
 
     def end(self) -> None:
@@ -451,7 +456,6 @@ class BatchCall(Call):
         if self.hooks.started is not None:
             for work, message in zip(self.works, self.messages, strict=True):
                 self.hooks.started(message, work.scope.fact)
-        self.work.thread = threading.get_ident()
         self.work.started = time.monotonic()
 
     def end(self) -> None:
@@ -489,7 +493,7 @@ class BatchCall(Call):
             if one is None:
                 known.append((work, DONE))
                 continue
-            context = Context(message, self.handler.name, lambda: True, None)
+            context = Context(message, self.handler.name, lambda: True, None, self.hooks.outgoing)
             context.publish(topic, one, key=work.record.key)
             known.append((work, Done(context.outputs)))
         return known

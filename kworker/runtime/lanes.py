@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..batch import Batch
 from ..outcome import Outcome
@@ -21,7 +22,17 @@ AHEAD = 0.1  # seconds of work in one lane that are handed over at once: a retry
 class Run:
     """Works to be performed one after the other, lane by lane."""
 
-    __slots__ = ("active", "again", "down", "lanes", "probe", "results", "scope", "works")
+    __slots__ = (
+        "active",
+        "again",
+        "caller",
+        "down",
+        "lanes",
+        "probe",
+        "results",
+        "scope",
+        "works",
+    )  # fmt: skip
 
     def __init__(
         self, works: list[Work], lanes: list[LaneKey], scope: Scope, probe: bool = False
@@ -33,6 +44,7 @@ class Run:
         self.lanes = lanes
         self.scope = scope
         self.active = False  # somebody has begun with it
+        self.caller: int | asyncio.Task[Any] | None = None  # whose stack is its handlers'
         self.results: deque[tuple[Work, Outcome]] = deque()  # not on their way yet
 
     def take(self) -> list[tuple[Work, Outcome]]:

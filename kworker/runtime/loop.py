@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 from ..clock import Clock, Deadline, Every
 from ..errors import CannotGoOn, KafkaUnavailable
 from ..facts import Snapshot
+from ..failures import words
 from ..kafka.api import CommitResult, Committed, Consumer, Trouble
 from ..message import Partition, Record
 from ..outbox import Courier, Parcel
@@ -24,6 +24,7 @@ from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorde
 from ..plugins import Tell
 from ..ranges import Ranges
 from ..stores.api import Log, Store, Turn
+from . import stacks
 from .damage import Damage, Read
 from .delivery.api import BUSY, Delivery, Hands
 from .executors import DONE, Executor, Performed
@@ -36,7 +37,6 @@ from .ledger import Ledger
 from .positions import Positions
 from .post import Post
 from .quota import Quota
-from .settle import words
 from .suspects import Suspects
 from .timers import Timers
 from .watch import Seen
@@ -54,6 +54,7 @@ LAST_SENT = 2.0  # seconds that a stop waits for Kafka to take what handlers' tr
 LAST_COMMIT = 0.3  # seconds that a stop waits for it in any case
 PARKED = 3  # times that one place is told to be unreadable before its partition is parked
 REREAD = 60.0  # seconds until it is tried again
+LASTING = 300.0  # seconds after which a handler without a timeout is told of; then twice that
 PRUNE = 1.0  # seconds between two steps of forgetting
 
 Answered = tuple[Any, Any]  # what was sent, and what Kafka said to it
@@ -162,6 +163,7 @@ class Loop:
         self.committed: dict[Partition, int] = {}
         self.handled = 0
         self.skipped = 0
+        self._lasting: dict[Work, float] = {}  # handlers that run for long, and when to tell
         self._asking = False
         self._finding = False
         self._tells_settled = tell.wants("message_settled")
@@ -968,7 +970,7 @@ class Loop:
         """Once a second: say how it goes. Now and then: forget what is old."""
         if self._second.due():
             self.store.look()
-            self._look_after_threads()
+            self._look_after_handlers()
             self._look_at_topics()
             self._tell_damage()
             self.tell("worker_beat", snapshot=self.snapshot())
@@ -982,24 +984,30 @@ class Loop:
         if self._skips and self.store.record(Turn(skipped=dict(self._skips)), patience=patience):
             self._skips.clear()
 
-    def _look_after_threads(self) -> None:
-        """Tell of handlers that run longer than their timeout; a thread cannot be cancelled,
-        so its message stays unsettled until it ends."""
-        frames = None
+    def _look_after_handlers(self) -> None:
+        """Tell of handlers that run longer than their timeout: a thread cannot be cancelled, so
+        its message stays unsettled until it ends. And, now and then, of those without a timeout
+        that run for long, which may be as it should be."""
+        lasting: dict[Work, float] = {}
         for run in self.runs:
             for work in run.works:
                 # Read once: its thread may end the call at any moment.
                 timebox, started = work.timebox, work.started
-                if timebox is None or timebox.told or timebox.left > 0 or started is None:
+                if started is None:
                     continue
-                timebox.told = True
-                frames = frames or sys._current_frames()
-                frame = frames.get(work.thread)
-                stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
                 ran = self.clock.monotonic() - started
-                reason = f"{work.scope.name} has run for {ran:.1f} s on {work.original}"
-                log.warning("%s, longer than its timeout\n%s", reason, stack, extra=where(work))
-                self._stuck_with(work, reason)
+                if timebox is not None:
+                    if not timebox.told and timebox.left <= 0:
+                        timebox.told = True
+                        reason = _lasts(run, work, ran, "longer than its timeout")
+                        self._stuck_with(work, reason)
+                elif ran >= LASTING:
+                    due = self._lasting.get(work, LASTING)
+                    if ran >= due:
+                        _lasts(run, work, ran, "and has no timeout")
+                        due = 2 * ran
+                    lasting[work] = due
+        self._lasting = lasting
 
     def _stuck_with(self, work: Work, reason: str) -> None:
         self._stuck(work.ledger.partition, work.record.offset, reason)
@@ -1026,6 +1034,8 @@ class Loop:
                 why[partition] = f"messages that are not due yet: {ledger.parked}"
             elif ledger.sealed:
                 why[partition] = "its end was reached"
+            elif self.damaged.get(partition, (0, 0))[1] >= PARKED:
+                why[partition] = "what comes next cannot be read"
             else:
                 why[partition] = f"messages in flight, as many as it may hold: {ledger.count}"
         return why
@@ -1066,6 +1076,13 @@ def _was_called(outcome: Outcome) -> bool:
     if isinstance(outcome, Failed):
         return outcome.called
     return not isinstance(outcome, Dropped | Postponed)
+
+
+def _lasts(run: Run, work: Work, ran: float, how: str) -> str:
+    """Log that a handler runs for long, with its stack; the line's beginning."""
+    reason = f"{work.scope.name} has run for {ran:.1f} s on {work.original}"
+    log.warning("%s, %s\n%s", reason, how, stacks.of(run.caller), extra=where(work))
+    return reason
 
 
 def where(work: Work) -> dict[str, object]:

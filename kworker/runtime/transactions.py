@@ -83,6 +83,7 @@ class Transactions:
 
     def _serve(self, lender: Lender, run: Run) -> None:
         run.active = True
+        run.caller = threading.get_ident()
         told = time.monotonic()
         for work in run.works:
             run.results.append((work, self._perform(lender, work, run)))

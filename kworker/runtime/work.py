@@ -65,7 +65,6 @@ class Work:
         "seen_as",
         "sent_at",
         "started",
-        "thread",
         "timebox",
         "twins",
         "value",
@@ -92,7 +91,6 @@ class Work:
         self.started: float | None = None  # monotonic: when the handler's call began
         self.seconds = 0.0  # that its handler ran
         self.timebox: Timebox | None = None  # how long its call may take
-        self.thread = 0  # that its call began on
         self.value: Any = UNREAD  # decoded, as the handler got it
         self.seen_as: AnyMessage | None = None  # what the handler got, or would have
         self.twins: list[Work] | None = None  # the same mark, behind this one

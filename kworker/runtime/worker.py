@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -29,13 +29,14 @@ from ..handlers import Handler, Register
 from ..kafka import Kafka
 from ..kafka.api import Admin, Committed, Consumer, Producer
 from ..message import Partition
+from ..observe.log import printable
 from ..offsets import Position
 from ..outbox import Courier, Parcel
 from ..plugins import Plugins
 from ..resources import give
 from ..settings import UNIQUE, Configuration, Settings
 from ..stores import Lender, Store, default_path, open_lender, open_store
-from . import drain, failpoints
+from . import drain, failpoints, stacks
 from .batches import Gathering
 from .delivery import modes
 from .delivery.api import Delivery, Hands, Shipment
@@ -64,6 +65,7 @@ DRAINED = 0.5  # seconds between two looks at whether all is drained
 ENDS = 10.0  # seconds between two looks at the ends of what is paused
 REFRESH = 60.0  # seconds between two looks at the cluster's topics
 ABANDON = 3.0  # seconds that handlers may go on after the loop has failed
+SLOW = 3.0  # seconds without a word from Kafka at start after which people are told
 LEAVE = 3.0  # seconds that leaving the group may take once everything is committed
 
 
@@ -162,7 +164,8 @@ class Worker:
     def _live(self) -> None:
         """The loop's thread: everything that belongs to it is made and ended here."""
         try:
-            self._clean = self._work()
+            with self._watched() as plugins:
+                self._clean = self._work(plugins)
         except BaseException as error:  # noqa: BLE001 - it is raised again by the main thread
             self._error = error
         finally:
@@ -170,9 +173,25 @@ class Worker:
 
     # --- putting together ----------------------------------------------------------------
 
-    def _work(self) -> bool:
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[Plugins]:
+        """The plugins; with `health`, its pages are served meanwhile."""
+        values = self._values
+        if values["health"] is None:
+            yield self._app.load_plugins(observe.own())
+            return
+        # Here, because most workers serve no pages.
+        from ..observe.health import Health
+        from ..observe.pages import served
+
+        # A turn may wait for handlers of both members' partitions, one after the other.
+        health = Health(held=2 * values["revoke_timeout"])
+        plugins = self._app.load_plugins((*observe.own(), health))
+        with served(values["health"], health.pages(plugins.metrics), values["health_token"]):
+            yield plugins
+
+    def _work(self, plugins: Plugins) -> bool:
         values, configuration = self._values, self._configuration
-        plugins = self._app.load_plugins(observe.own())
         served_handlers = choice.chosen(
             self._app.register(plugins),
             handlers=values["handlers"],
@@ -203,7 +222,8 @@ class Worker:
             if self._unique:
                 place = str(ending.enter_context(folder()) / "unique.db")
             with contextlib.closing(connection.admin(values["connect_timeout"])) as admin:
-                cluster = admin.cluster_id()
+                with connection.quietly(), _told_when_slow(connection.bootstrap_servers):
+                    cluster = admin.cluster_id()
                 if kafka.is_embedded(cluster):
                     modes.refuse_embedded(values["delivery"])
                 members = [one.client_id for one in admin.members(self._group)]
@@ -264,10 +284,13 @@ class Worker:
             except BaseException:
                 idle = self._abandon(loop)
                 raise
-            _summarise(loop.snapshot())
-            if finished:
-                loop.close()
             else:
+                _summarise(loop.snapshot())
+                if finished:
+                    loop.close()
+            finally:
+                loop.tell("worker_stopped", worker=facts)
+            if not finished:
                 log.error(
                     "not finished within the shutdown timeout; what was in flight comes again"
                 )
@@ -374,7 +397,7 @@ class Worker:
         def gathering(batch: Batch) -> Gathering:
             return Gathering(batch, clock.monotonic, timers.after)
 
-        hooks = Hooks(plugins.started, plugins.around)
+        hooks = Hooks(plugins.started, plugins.around, plugins.outgoing)
         executor = executor_for(
             tuple(register),
             values["concurrency"],
@@ -632,8 +655,11 @@ class Worker:
                     record = work.record
                     _say(
                         f"in flight for {now - started:.1f} s: {work.scope.name} "
-                        f"{record.topic}/{record.partition}/{record.offset}\n"
+                        f"{record.topic}/{record.partition}/{record.offset} "
+                        f"attempt {work.calls + 1} id {printable(work.id)}\n"
                     )
+                    if not isinstance(run_.caller, int):  # the threads' stacks stand above
+                        _say(stacks.of(run_.caller))
 
 
 def _open_store(
@@ -656,6 +682,19 @@ def _open_store(
             "(`kworker plugins` lists them), or give a file"
         )
     return store
+
+
+@contextlib.contextmanager
+def _told_when_slow(servers: str) -> Iterator[None]:
+    """Somebody who sits at a terminal is told that the first contact takes long."""
+    timer = threading.Timer(SLOW, lambda: log.info("waiting for Kafka at %s", servers))
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _tune_collector() -> None:

@@ -185,7 +185,11 @@ class Lab:
 
     def environ(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment of every process: ours without settings of kworker."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("KWORKER_")}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("KWORKER_") or name == "KWORKER_WITHOUT_PLUGINS"
+        }
         path = os.pathsep.join(filter(None, [os.environ.get("KWORKER_STANDIN"), str(ROOT)]))
         return {
             **inherited,

@@ -221,6 +221,16 @@ def test_the_published_tables_are_those_of_the_last_runs():
     assert readme == generate.readme_page(readme), "run `python docs/generate.py`"
 
 
+def test_the_metrics_page_is_what_the_plugin_declares():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    page = (ROOT / "docs" / "look-up" / "metrics.md").read_text()
+
+    assert page == generate.metrics_page(), "run `python docs/generate.py`"
+
+
 def test_every_header_on_the_wire_is_on_its_page():
     page = (ROOT / "docs" / "look-up" / "headers.md").read_text()
     ours = {

@@ -136,7 +136,11 @@ class Shop:
         return [sys.executable, "-m", "kworker", *arguments, "-b", self.servers]
 
     def environ(self) -> dict[str, str]:
-        kept = {name: text for name, text in os.environ.items() if "KWORKER" not in name}
+        kept = {
+            name: text
+            for name, text in os.environ.items()
+            if "KWORKER" not in name or name == "KWORKER_WITHOUT_PLUGINS"
+        }
         return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def records(self, topic: str) -> list[Record]:

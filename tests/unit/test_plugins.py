@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -366,7 +367,8 @@ def test_an_installed_plugin_that_cannot_be_used_refuses_the_start_and_says_the_
     assert told in line
     assert line.endswith("leave it out: KWORKER_WITHOUT_PLUGINS=ant")
     assert [one.name for one in plugins.installed() if one.fault is None] == ["zebra"]
-    monkeypatch.setenv("KWORKER_WITHOUT_PLUGINS", "other, ant")
+    others = os.environ["KWORKER_WITHOUT_PLUGINS"]
+    monkeypatch.setenv("KWORKER_WITHOUT_PLUGINS", f"{others}, ant")
     assert [one.name for one in app_with().load_plugins().all] == ["zebra"]
 
 

@@ -248,8 +248,9 @@ class ExactlyOnce(AtLeastOnce):
         self._vain += 1
         pause = min(PAUSES[1], PAUSES[0] * 2 ** (self._vain - 1))
         log.warning("a transaction came to nothing: %s; again in %g s", undone.text, pause)
-        for partition in {work.ledger.partition for work in bundle.parcels}:
-            self._tell("partition_stuck", partition=partition, reason=undone.text)
+        stuck = {work.ledger.partition: work for work in bundle.parcels}
+        for work in stuck.values():
+            self._hands.stuck(work, undone.text)
         self._rested = self._now() + pause
 
     def _sift(self, parcels: Parcels, refused: Refused) -> None:

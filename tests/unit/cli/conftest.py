@@ -15,7 +15,11 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: one for name, one in os.environ.items() if not name.startswith("KWORKER_")}
+    kept = {
+        name: one
+        for name, one in os.environ.items()
+        if not name.startswith("KWORKER_") or name == "KWORKER_WITHOUT_PLUGINS"
+    }
     return {**kept, "PYTHONPATH": str(SOURCES), "COLUMNS": "100", **more}
 
 

@@ -32,6 +32,13 @@ def test_a_target_that_does_not_exist_is_one_line_and_3(command):
     assert done.returncode == 3
 
 
+def test_a_broker_that_is_not_there_is_one_line_and_4(command, shop):
+    done = command("run", "shop:app", "-b", NOBODY, "--connect-timeout", "1s")
+
+    assert one_line(done).startswith(f"cannot reach Kafka at {NOBODY} within 1 s: ")
+    assert done.returncode == 4
+
+
 def test_a_module_that_raises_is_one_line_and_with_v_its_own_traceback(command, tmp_path):
     (tmp_path / "broken.py").write_text("def deep():\n    return 1 / 0\n\ndeep()\n")
 

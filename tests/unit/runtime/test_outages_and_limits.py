@@ -276,7 +276,7 @@ class Ending:
     scope = SimpleNamespace(name="charge")
     record = Record("orders", 0, 7)
     ledger = SimpleNamespace(partition=P0)
-    original, thread, calls, id = "orders/0/7", 0, 0, ""
+    original, calls, id = "orders/0/7", 0, ""
     looks = 0
 
     @property
@@ -308,3 +308,33 @@ def test_a_duplicate_that_a_handlers_transaction_found_is_finished_for_the_quota
     bench.turn()
 
     assert over == [True]
+
+
+def test_a_coroutine_without_a_timeout_that_runs_for_long_is_told_of_with_where_it_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, gate = App("shop"), threading.Event()
+
+    async def wait_for_the_bank() -> None:
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+
+    @app.handler("orders", name="charge")
+    async def charge(order: dict) -> None:
+        await wait_for_the_bank()
+
+    bench = Bench(app, executor=coroutines(app))
+    bench.broker.write(P0)
+    until(bench, lambda: any(one.started for run in bench.loop.runs for one in run.works))
+
+    told = []
+    for age in (301, 500, 650):
+        bench.clock.now = time.monotonic() + age
+        bench.turn()
+        told.append(caplog.text.count("charge has run for"))
+    gate.set()
+    until(bench, lambda: bool(bench.facts.settled))
+
+    assert told == [1, 1, 2]  # after five minutes, then after twice as long
+    assert "in wait_for_the_bank" in caplog.text
+    assert bench.facts.stuck == []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from kworker import App, Message, Outage, Reject, Retry, Skip, hookimpl
+from kworker import App, Context, Message, Outage, Reject, Retry, Skip, hookimpl
 from kworker.runtime.executors import Executor, Hooks, executor_for
 
 from .bench import P0, Bench, Inline
@@ -22,7 +22,7 @@ RETRY = Retry(attempts=2, wait=tenacity.wait_fixed(1))
 def bench_of(app: App, *, real: bool = False) -> Bench:
     """A bench whose executor has the app's plugins: the test's own thread, or real ones."""
     ready = app.load_plugins()
-    hooks = Hooks(ready.started, ready.around)
+    hooks = Hooks(ready.started, ready.around, ready.outgoing)
 
     def executor(answer: Any, down: Any) -> Executor:
         if real:
@@ -330,3 +330,51 @@ def test_a_codec_whose_registry_is_down_lets_its_messages_wait_and_spends_no_cal
     assert handled == [(offset, 1) for offset in range(62)]
     assert bench.facts.outages == ["the registry is down"]
     assert bench.facts.dead == []
+
+
+class Stamps:
+    """Adds a header that says what there was already."""
+
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        self.name = name
+        self.error = error
+
+    @hookimpl
+    def outgoing_headers(self, topic: str, id: str, headers: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        seen = ",".join(name for name, _ in headers)
+        return ((self.name, f"{topic} {id} {seen}".encode()),)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_plugins_add_to_a_published_message_stands_beside_what_its_handler_gave(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App("shop", plugins=[Stamps("a"), Stamps("b", ValueError("no")), Stamps("c")])
+    ids: list[str] = []
+
+    def publish(order: dict, context: Context) -> None:
+        ids.append(context.publish("receipts", order, headers=[("x", b"1")]))
+
+    async def publish_later(order: dict, context: Context) -> None:
+        publish(order, context)
+
+    app.handler("orders", name="charge")(publish_later if is_async else publish)
+    bench = bench_of(app, real=is_async)
+    bench.broker.write(P0)
+    handle(bench)
+
+    [sent] = bench.log
+    assert sent.headers == (
+        ("kworker-message-id", ids[0].encode()),
+        ("x", b"1"),
+        ("a", f"receipts {ids[0]} x".encode()),
+        ("c", f"receipts {ids[0]} x,a".encode()),
+    )
+    assert "failed in outgoing_headers; the message goes without its headers" in caplog.text
+    assert bench.facts.settled == [("Done", 0)]
+
+
+def test_where_nobody_adds_headers_nobody_is_asked() -> None:
+    assert App("shop").load_plugins().outgoing is None

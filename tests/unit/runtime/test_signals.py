@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,8 @@ class Ending:
 
     record = Record("orders", 0, 7)
     scope = SimpleNamespace(name="charge")
+    id = "a-1"
+    calls = 1
     looks = 0
 
     @property
@@ -33,12 +36,13 @@ class Ending:
 
 
 def test_usr1_shows_what_is_in_flight_even_while_it_ends(worker: Worker, capfd) -> None:
-    worker._loop = SimpleNamespace(runs=[SimpleNamespace(works=[Ending()])])  # type: ignore[assignment]
+    run = SimpleNamespace(works=[Ending()], caller=threading.get_ident())
+    worker._loop = SimpleNamespace(runs=[run])  # type: ignore[assignment]
 
     worker.told(signal.SIGUSR1)
 
     shown = capfd.readouterr().err
-    assert "charge orders/0/7" in shown
+    assert "charge orders/0/7 attempt 2 id a-1" in shown
     assert "test_signals.py" in shown  # the stacks
 
 
