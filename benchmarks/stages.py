@@ -44,7 +44,7 @@ STAGES = {
         "kworker.stores.sqlite.store:SqliteStore.record",
     ],
     "close": ["kworker.runtime.delivery.at_least_once:AtLeastOnce.record"],
-    "commit": ["kworker.runtime.loop:Loop.commit"],
+    "commit": ["kworker.runtime.delivery.at_least_once:AtLeastOnce.commit"],
     "turn": ["kworker.runtime.loop:Loop.turn"],
 }
 

@@ -85,6 +85,10 @@ class Done:
     outputs: tuple[Output, ...] = ()
 
 
+DONE = Done()
+"""Nothing was published, as a rule: one value for all, known by its identity."""
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Nothing was to be done: the handler said so, or it was done before (`duplicate`)."""

@@ -21,6 +21,7 @@ from ..failures import words
 from ..handlers import Handler
 from ..message import AnyMessage, Headers
 from ..outcome import (
+    DONE,
     Done,
     Dropped,
     Expired,
@@ -321,9 +322,6 @@ class Coroutines:
             return failure(error, run)
         finally:
             call.end()
-
-
-DONE = Done()
 
 
 class Call:

@@ -17,7 +17,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .. import durations
@@ -30,10 +30,12 @@ KILLED = 137  # the exit code of a process that a shell saw killed by signal 9
 
 
 class Method(NamedTuple):
-    """One method (or one function that it holds) of a part of the worker."""
+    """One method (or one function that it holds) of a part of the worker. `each`: what it is
+    given first is a batch, of which each message is a step of its own."""
 
     part: str
     name: str
+    each: bool = False
 
 
 STEPS: Mapping[str, tuple[Method, ...]] = {
@@ -44,17 +46,20 @@ STEPS: Mapping[str, tuple[Method, ...]] = {
     "poll": (Method("consumer", "poll"),),
     "admit": (Method("intake", "admit"),),
     "dispatch": (Method("loop", "dispatch"),),
-    "enter": (Method("lanes", "enter"),),
+    "enter": (Method("lanes", "enter", each=True),),
     "perform": (Method("executor", "start"),),
     "decode": (Method("handler", "decode"),),
     "handler": (Method("handler", "function"),),
     # Its way out.
     "transaction": (Method("lender", "commit"),),
-    "settle": (Method("loop", "settle"),),
+    "settle": (Method("loop", "settle", each=True),),
     "record": (Method("store", "record"),),
     "send": (Method("producer", "offer"),),
     "acknowledge": (Method("delivery", "answered"), Method("outbox", "answered")),
-    "close": (Method("hands", "closed"), Method("loop", "_closed")),
+    "close": (
+        Method("hands", "closed", each=True),
+        Method("loop", "_closed", each=True),
+    ),
     "produce": (Method("transactions", "_produce"),),
     "offsets": (Method("transactions", "_send_offsets"),),
     "end": (Method("transactions", "_end"),),
@@ -143,7 +148,9 @@ class Failpoint:
 
     def __call__(self, part: str, thing: T, /) -> T:
         changed: dict[str, Any] = {
-            method.name: self._around(getattr(thing, method.name))
+            method.name: self._each(getattr(thing, method.name))
+            if method.each
+            else self._around(getattr(thing, method.name))
             for method in self._methods
             if method.part == part
         }
@@ -152,6 +159,16 @@ class Failpoint:
         for name, function in changed.items():
             setattr(thing, name, function)
         return thing
+
+    def _each(self, function: Callable[..., None]) -> Callable[..., None]:
+        """Takes a batch as so many batches of one."""
+        step = self._around(function)
+
+        def steps(batch: Iterable[Any], *given: Any, **named: Any) -> None:
+            for one in batch:
+                step([one], *given, **named)
+
+        return steps
 
     def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(*given: Any, **named: Any) -> Any:

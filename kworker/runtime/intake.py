@@ -199,7 +199,7 @@ class Intake:
         for scope in self._scopes.values():
             for work in list(scope.flying.values()):
                 if work.ledger is ledger:
-                    freed.extend(self.abandon(work))
+                    freed += self.land([work])
                 elif work.twins:
                     work.twins = [twin for twin in work.twins if twin.ledger is not ledger]
         return freed
@@ -215,12 +215,10 @@ class Intake:
             takers = self._takers.get(ledger.partition, ())
             if not takers and not self.topics.owns(ledger.partition.topic):
                 # A topic that was ours a moment ago: left open, so that it is not committed.
-                for record in records:
-                    ledger.open(record.offset, 1, record.size, record.leader_epoch)
+                ledger.open(records, 1)
                 continue
             parts = (1 << len(takers)) - 1 or 1
-            for record in records:
-                ledger.open(record.offset, parts, record.size, record.leader_epoch)
+            ledger.open(records, parts)
             if takers:
                 for taker in takers:
                     self._take(taker, ledger, records, admitted)
@@ -328,6 +326,8 @@ class Intake:
         work.part = 1
         work.replay = _whole(ours.get(names.REPLAY_COUNT), 0)
         work.hop = _whole(ours.get(names.HOP), 0)
+        if work.hop or work.replay:
+            work.flight = (work.id, work.replay, work.hop)
         work.calls = _whole(ours.get(names.ATTEMPT), 0)
         work.arrived_through = self.topics.delay_of(record.topic)
         work.first_failed_at = _instant(ours.get(names.FIRST_FAILED_AT))
@@ -342,27 +342,13 @@ class Intake:
         doubts = self._store.doubts or (works and works[0].ledger.doubts)
         tried = self._tried(works) if doubts else {}
         for work in works:
-            if work.log is None:
+            if work.flight is not None:
                 first = work.scope.flying.setdefault(work.flight, work)
                 if first is not work:
                     first.twins = [*(first.twins or ()), work]
                     continue
-            attempt = tried.get(work) if tried else None
-            if attempt is not None:
-                work.calls = max(work.calls, attempt.calls)
-                work.keep_in_doubt(attempt.decided, attempt.due)
-                work.first_failed_at = work.first_failed_at or attempt.first_failed_at
-                deaths = work.ledger.doubts[work.key].deaths
-                if attempt.decided is None and deaths >= DEATHS:
-                    work.calls += deaths
-                    admitted.broken.append((work, "process_killer", ProcessKiller(deaths)))
-                    continue
-                if attempt.decided is not None:
-                    admitted.decided.append((work, attempt.decided))
-                    continue
-                if wait := self._until(attempt.due):
-                    admitted.again.append((work, wait))
-                    continue
+            if tried and self._has_past(work, tried.get(work), admitted):
+                continue
             if work.broken is None and not work.hop and work.scope.handler is not None:
                 admitted.ready.append(work)
             else:
@@ -380,6 +366,26 @@ class Intake:
             if found:
                 tried[work] = max(found, key=lambda one: one.calls)
         return tried
+
+    def _has_past(self, work: Work, attempt: Attempt | None, admitted: Admitted) -> bool:
+        """Go on with what was tried before; whether that says what is next."""
+        if attempt is None:
+            return False
+        work.calls = max(work.calls, attempt.calls)
+        work.keep_in_doubt(attempt.decided, attempt.due)
+        work.first_failed_at = work.first_failed_at or attempt.first_failed_at
+        deaths = work.ledger.doubts[work.key].deaths
+        if attempt.decided is None and deaths >= DEATHS:
+            work.calls += deaths
+            admitted.broken.append((work, "process_killer", ProcessKiller(deaths)))
+            return True
+        if attempt.decided is not None:
+            admitted.decided.append((work, attempt.decided))
+            return True
+        if wait := self._until(attempt.due):
+            admitted.again.append((work, wait))
+            return True
+        return False
 
     def _sort(self, work: Work, admitted: Admitted) -> None:
         if work.broken is not None:
@@ -417,21 +423,21 @@ class Intake:
             self._launch(works, admitted)
         return admitted
 
-    def landed(self, work: Work) -> list[Work]:
-        """The work is settled and recorded; what flew behind it is a duplicate of it."""
-        if work.log is None:
-            return self.abandon(work)
-        return []
-
-    def abandon(self, work: Work) -> list[Work]:
-        """The work is left unsettled; what flew behind it."""
-        if work.log is not None:
-            return []
-        flying, flight = work.scope.flying, work.flight
-        if flying.get(flight) is work:
-            del flying[flight]
-        twins, work.twins = work.twins, None
-        return [twin for twin in twins if twin.ours] if twins else []
+    def land(self, works: Iterable[Work]) -> list[Work]:
+        """These fly no more; what flew behind them. Where they were settled and recorded that is
+        duplicates, where they are left unsettled it may be admitted `again`."""
+        behind: list[Work] = []
+        for work in works:
+            flight = work.flight
+            if flight is None:
+                continue
+            flying = work.scope.flying
+            if flying.get(flight) is work:
+                del flying[flight]
+            if work.twins is not None:
+                behind += [twin for twin in work.twins if twin.ours]
+                work.twins = None
+        return behind
 
     def _topic_id(self, topic: str) -> str:
         return self._topic_ids.get(topic, topic)

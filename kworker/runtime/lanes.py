@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Protocol
 
 from ..batch import Batch
 from ..outcome import Outcome
 from .batches import Gathering
-from .work import LaneKey, Scope, Work
+from .work import Scope, Work
 
 LONGEST = 256  # works handed over at once
 WORTH = 0.001  # seconds of work that make a hand-over worth its cost
 AHEAD = 0.1  # seconds of work in one lane that are handed over at once: a retry comes after them
+
+
+class Lane:
+    """Works that wait for their turn one behind the other; `busy` while some are out on a run,
+    and `held_by` one that has failed."""
+
+    __slots__ = ("busy", "held_by", "key", "table", "works")
+
+    def __init__(self, table: dict[bytes | None, Lane], key: bytes | None) -> None:
+        self.works: list[Work] = []
+        self.busy = False
+        self.held_by: Work | None = None
+        self.table = table  # that knows it by its key, as long as any of these is the case
+        self.key = key
 
 
 class Run:
@@ -35,7 +48,7 @@ class Run:
     )  # fmt: skip
 
     def __init__(
-        self, works: list[Work], lanes: list[LaneKey], scope: Scope, probe: bool = False
+        self, works: list[Work], lanes: list[Lane], scope: Scope, probe: bool = False
     ) -> None:
         self.works = works
         self.probe = probe  # it finds out whether an outage is over
@@ -74,7 +87,7 @@ class _Queue:
     __slots__ = ("gathering", "pace", "ready")
 
     def __init__(self, gathering: Gathering | None) -> None:
-        self.ready: deque[LaneKey | Work] = deque()
+        self.ready: deque[Lane | Work] = deque()
         self.pace = AHEAD  # seconds a call, a moving average
         self.gathering = gathering  # of a handler of batches
 
@@ -92,31 +105,55 @@ class Lanes:
     def __init__(self, gate: Gate, gathering: Callable[[Batch], Gathering] | None = None) -> None:
         self._gate = gate
         self._gathering = gathering
-        self._waiting: dict[LaneKey, deque[Work]] = {}
-        self._busy: set[LaneKey] = set()
-        self._held: dict[LaneKey, Work] = {}  # by a work that has failed
+        self._tables: dict[tuple[Scope, int], dict[bytes | None, Lane]] = {}
         self._queues: dict[Scope, _Queue] = {}
         self._out: Counter[str] = Counter()  # runs by handler, whatever the topics
         self.waiting = 0
 
-    def enter(self, work: Work, *, first: bool = False) -> None:
-        """Let a work wait for its turn; `first` before what waits in its lane already."""
-        scope = work.scope
-        queue = self._queue(scope)
-        self.waiting += 1
-        lane = lane_of(work)
-        if lane is None:
-            queue.ready.append(work)
-            return
-        line = self._waiting.get(lane)
-        if line is None:
-            self._waiting[lane] = line = deque()
-            if lane not in self._busy and lane not in self._held:
-                queue.ready.append(lane)
-        if first:
-            line.appendleft(work)
-        else:
-            line.append(work)
+    def enter(self, works: Sequence[Work], *, first: bool = False) -> None:
+        """Let works wait for their turns; `first` before what waits in their lanes already.
+
+        Works of one handler and partition come in a row, so what they have in common is looked
+        up once for all of them.
+        """
+        self.waiting += len(works)
+        scope = ledger = None
+        for work in works:
+            if work.scope is not scope or work.ledger is not ledger:
+                scope, ledger = work.scope, work.ledger
+                assert scope.handler is not None
+                order = scope.handler.order
+                ready = self._queue(scope).ready
+                table = self._table(work)
+            key = work.record.key if order == "key" else None
+            if order == "none" or (key is None and order == "key"):
+                ready.append(work)
+                continue
+            lane = table.get(key)
+            if lane is None:
+                lane = table[key] = Lane(table, key)
+                ready.append(lane)
+            if first:
+                lane.works.insert(0, work)
+            else:
+                lane.works.append(work)
+
+    def _queue(self, scope: Scope) -> _Queue:
+        queue = self._queues.get(scope)
+        if queue is None:
+            queue = self._queues[scope] = _Queue(self._gathers(scope))
+        return queue
+
+    def _table(self, work: Work) -> dict[bytes | None, Lane]:
+        """The lanes that the work's may be among, by key. Copies have lanes of their own: order
+        holds among first arrivals."""
+        # The partition of a copy is told from a source's by its sign.
+        index = work.record.partition
+        place = (work.scope, index if work.origin is None else ~index)
+        table = self._tables.get(place)
+        if table is None:
+            table = self._tables[place] = {}
+        return table
 
     def runs(self) -> Iterator[Run]:
         """The runs that may start now; each is out until `leave` is called with it."""
@@ -148,13 +185,10 @@ class Lanes:
         ready = self._queues[scope].ready
         entry = ready[number]
         del ready[number]
-        lanes: list[LaneKey] = []
+        lanes: list[Lane] = []
         if not isinstance(entry, Work):
-            line = self._waiting[entry]
-            line.popleft()
-            if not line:
-                del self._waiting[entry]
-            self._busy.add(entry)
+            del entry.works[0]
+            entry.busy = True
             lanes.append(entry)
         self.waiting -= 1
         self._out[scope.name] += 1
@@ -169,7 +203,7 @@ class Lanes:
             if full or self._gate.allowance(scope.name) == 0:
                 continue
             for number, entry in enumerate(queue.ready):
-                yield scope, number, entry if isinstance(entry, Work) else self._waiting[entry][0]
+                yield scope, number, entry if isinstance(entry, Work) else entry.works[0]
 
     def _may_start(self, scope: Scope, queue: _Queue) -> int:
         """How many works of this scope the next run may hold; 0: none may start now."""
@@ -180,18 +214,10 @@ class Lanes:
         gathering, allowance = queue.gathering, gate.allowance(name)
         if gathering is None:
             return LONGEST if allowance is None else min(LONGEST, allowance)
-        waiting = sum(
-            1 if isinstance(entry, Work) else len(self._waiting[entry]) for entry in queue.ready
-        )
+        waiting = sum(1 if isinstance(entry, Work) else len(entry.works) for entry in queue.ready)
         if allowance == 0 or not (gate.down(name) or gathering.ripe(waiting)):
             return 0
         return gathering.size
-
-    def _queue(self, scope: Scope) -> _Queue:
-        queue = self._queues.get(scope)
-        if queue is None:
-            self._queues[scope] = queue = _Queue(self._gathers(scope))
-        return queue
 
     def _gathers(self, scope: Scope) -> Gathering | None:
         batch = scope.handler.batch if scope.handler is not None else None
@@ -209,23 +235,17 @@ class Lanes:
             # One that holds its lane up must not be followed by what was handed over with it.
             longest = 1 if scope.holds else max(1, min(most, int(AHEAD / queue.pace)))
         works: list[Work] = []
-        lanes: list[LaneKey] = []
+        lanes: list[Lane] = []
         ready = queue.ready
         while ready:
             entry = ready.popleft()
             if isinstance(entry, Work):
                 works.append(entry)
             else:
-                line = self._waiting[entry]
-                room = min(longest, most - len(works))
-                if len(line) <= room:
-                    del self._waiting[entry]
-                    works.extend(line)
-                else:
-                    works.extend(islice(line, room))
-                    for _ in range(room):
-                        line.popleft()
-                self._busy.add(entry)
+                line, room = entry.works, min(longest, most - len(works))
+                works += line[:room]
+                del line[:room]
+                entry.busy = True
                 lanes.append(entry)
             if len(works) >= wanted:
                 break
@@ -234,55 +254,68 @@ class Lanes:
     def hold(self, work: Work) -> None:
         """Nothing of the work's lane starts any more, until it is released; where it has none,
         it holds up nobody."""
-        lane = lane_of(work)
-        if lane is not None and lane not in self._held:
-            self._held[lane] = work
+        key = work.record.key
+        order = work.scope.handler.order if work.scope.handler is not None else "none"
+        if order == "none" or (order == "key" and key is None):
+            return
+        table = self._table(work)
+        key = key if order == "key" else None
+        lane = table.get(key)
+        if lane is None:
+            lane = table[key] = Lane(table, key)
+        if lane.held_by is None:
+            lane.held_by = work
             with suppress(ValueError):
                 self._queue(work.scope).ready.remove(lane)
 
     def release(self, work: Work) -> None:
         """The lane that this work holds, if it does, goes on."""
-        lane = lane_of(work)
-        if lane is None or self._held.get(lane) is not work:
+        table = self._table(work)
+        lane = table.get(work.record.key) or table.get(None)
+        if lane is None or lane.held_by is not work:
             return
-        del self._held[lane]
-        if lane in self._waiting and lane not in self._busy:
+        lane.held_by = None
+        if lane.works and not lane.busy:
             self._queue(work.scope).ready.append(lane)
+        self._let_go(lane)
+
+    def _let_go(self, lane: Lane) -> None:
+        """Forget a lane that nothing waits in, is out of or holds."""
+        if not lane.works and not lane.busy and lane.held_by is None:
+            lane.table.pop(lane.key, None)
 
     def leave(self, run: Run) -> None:
         """The run is over: its lanes are free again, with what was postponed in front."""
-        for work in reversed(run.again):
-            self.enter(work, first=True)
+        self.enter(run.again[::-1], first=True)
         queue = self._queues[run.scope]
         self._out[run.scope.name] -= 1
         pace = sum(work.seconds for work in run.works) / len(run.works)
         # Slower counts at once, so that a hand-over never holds up what others could do.
         queue.pace = max(pace, 1e-7, 0.8 * queue.pace)
         for lane in run.lanes:
-            self._busy.discard(lane)
-            if lane in self._waiting and lane not in self._held:
-                queue.ready.append(lane)
+            lane.busy = False
+            if lane.works:
+                if lane.held_by is None:
+                    queue.ready.append(lane)
+            else:
+                self._let_go(lane)
 
     def drop(self, condemned: Callable[[Work], bool]) -> list[Work]:
         """Take out what waits and is condemned; what is out on a run is not touched."""
         dropped: list[Work] = []
-        for holder in list(self._held.values()):
-            if condemned(holder):
-                self.release(holder)
-        for lane, line in list(self._waiting.items()):
-            kept = deque(work for work in line if not condemned(work))
-            if len(kept) == len(line):
-                continue
-            dropped.extend(work for work in line if condemned(work))
-            if kept:
-                self._waiting[lane] = kept
-            else:
-                del self._waiting[lane]
+        for table in self._tables.values():
+            for lane in list(table.values()):
+                dropped += [work for work in lane.works if condemned(work)]
+                lane.works = [work for work in lane.works if not condemned(work)]
+                if lane.held_by is not None and condemned(lane.held_by):
+                    self.release(lane.held_by)
+                else:
+                    self._let_go(lane)
         for queue in self._queues.values():
             ready, queue.ready = queue.ready, deque()
             for entry in ready:
                 if not isinstance(entry, Work):
-                    if entry in self._waiting:
+                    if entry.works:
                         queue.ready.append(entry)
                 elif condemned(entry):
                     dropped.append(entry)
@@ -290,21 +323,3 @@ class Lanes:
                     queue.ready.append(entry)
         self.waiting -= len(dropped)
         return dropped
-
-
-def lane_of(work: Work) -> LaneKey | None:
-    """What runs one at a time with this; None where it may run beside anything.
-
-    A copy's lane is among the copies: order holds among first arrivals.
-    """
-    handler, record = work.scope.handler, work.record
-    assert handler is not None
-    if handler.order == "none":
-        return None
-    # The partition of a copy is told from a source's by its sign.
-    place = record.partition if work.origin is None else ~record.partition
-    if handler.order == "partition":
-        return (work.scope, place, None)
-    if record.key is None:
-        return None
-    return (work.scope, place, record.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ..kafka.api import Committed
@@ -71,28 +71,38 @@ class Ledger:
             if record.timestamp is not None:
                 self._stamps.append((record.offset, record.timestamp))
 
-    def open(self, offset: int, parts: int, size: int, epoch: int | None) -> None:
-        """Enter an offset that is finished when each of its `parts`, a bit each, is closed."""
-        self._next = offset + 1
-        if epoch is not None and epoch != self._epochs[-1][1]:
-            self._epochs.append((offset, epoch))
-        self._open.append(offset)
-        self._left[offset] = parts
-        self.size += size
+    def open(self, records: Sequence[Record], parts: int) -> None:
+        """Enter the offsets of some records; one is finished when each of its `parts`, a bit each,
+        is closed."""
+        offsets = [record.offset for record in records]
+        self._next = offsets[-1] + 1
+        self._open.extend(offsets)
+        self._left.update(dict.fromkeys(offsets, parts))
+        self.size += sum([record.size for record in records])
+        known = self._epochs[-1][1]
+        if records[0].leader_epoch != known or records[-1].leader_epoch != known:  # they only grow
+            self._learn_epochs(records)
 
-    def close(self, offset: int, part: int, size: int) -> None:
-        """Finish one part of an offset that was opened with that size."""
-        left = self._left.pop(offset) - part
-        if left:
-            self._left[offset] = left
-            return
-        self.size -= size
-        opened = self._open
-        if offset != opened[0]:
-            self._closed.add(offset)
-            return
-        opened.popleft()
-        closed = self._closed
+    def _learn_epochs(self, records: Sequence[Record]) -> None:
+        for record in records:
+            epoch = record.leader_epoch
+            if epoch is not None and epoch != self._epochs[-1][1]:
+                self._epochs.append((record.offset, epoch))
+
+    def close(self, records: Iterable[Record], part: int) -> None:
+        """Finish that part of each of these, which were opened."""
+        parts, opened, closed = self._left, self._open, self._closed
+        for record in records:
+            offset = record.offset
+            left = parts.pop(offset) - part
+            if left:
+                parts[offset] = left
+                continue
+            self.size -= record.size
+            if offset == opened[0]:
+                opened.popleft()
+            else:
+                closed.add(offset)
         while closed and opened and opened[0] in closed:
             closed.remove(opened.popleft())
 

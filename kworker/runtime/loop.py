@@ -20,14 +20,14 @@ from ..failures import words
 from ..kafka.api import CommitResult, Committed, Consumer, Trouble
 from ..message import Partition, Record
 from ..outbox import Courier, Parcel
-from ..outcome import Done, Dropped, Failed, Outage, Outcome, Postponed, Recorded, Skipped
+from ..outcome import DONE, Done, Dropped, Failed, Outage, Outcome, Postponed, Recorded, Skipped
 from ..plugins import Tell
 from ..ranges import Ranges
 from ..stores.api import Log, Store, Turn
 from . import stacks
 from .damage import Damage, Read
 from .delivery.api import BUSY, Delivery, Hands
-from .executors import DONE, Executor, Performed
+from .executors import Executor, Performed
 from .gates import Gates
 from .handover import Handover
 from .intake import Admitted, Batch, Intake, UnknownHandler
@@ -40,7 +40,7 @@ from .quota import Quota
 from .suspects import Suspects
 from .timers import Timers
 from .watch import Seen
-from .work import Work
+from .work import Work, close
 
 log = logging.getLogger("kworker.runtime")
 
@@ -283,13 +283,14 @@ class Loop:
             if work.scope.handler is not None:
                 work.ledger.parked += 1
             self.timers.after(delay, partial(self._due, work))
-        for work in admitted.ready:
-            self._enter(work)
+        self._enter(admitted.ready)
         self.start()
 
-    def _enter(self, work: Work) -> None:
-        if self.quota is None or self.quota.admits(work):
-            self.delivery.admit(work)
+    def _enter(self, works: list[Work]) -> None:
+        if self.quota is not None:
+            works = [work for work in works if self.quota.admits(work)]
+        if works:
+            self.delivery.admit(works)
 
     def _due(self, work: Work) -> None:
         if work.scope.handler is not None:
@@ -297,7 +298,7 @@ class Loop:
         if not work.ledger.starting:
             return
         if work.scope.handler is not None:
-            self._enter(work)
+            self._enter([work])
         else:
             error = UnknownHandler(f"no handler named {work.scope.name!r} in this app")
             self.delivery.give_up(work, "unknown_handler", error)
@@ -309,7 +310,7 @@ class Loop:
 
     def _retry(self, work: Work) -> None:
         if work.ledger.starting:
-            self.lanes.enter(work, first=True)
+            self.lanes.enter([work], first=True)
             if work.scope.holds:
                 self.lanes.release(work)
 
@@ -348,8 +349,8 @@ class Loop:
         """Let every answer have its consequence. Raises what somebody else could not bear."""
         for one in news:
             if isinstance(one, Performed):
-                for work, outcome in one.results:
-                    self.settle(work, outcome, one.run)
+                if one.results:
+                    self.settle(one.results, one.run)
                 if one.over:
                     self.runs.discard(one.run)
                     self.lanes.leave(one.run)
@@ -361,15 +362,20 @@ class Loop:
                 self.delivery.answered(one[0], one[1])
         self.post.turn()  # an answer makes room
 
-    def settle(self, work: Work, outcome: Outcome, run: Run) -> None:
-        """A handler has ended, or was not even started."""
-        if (
+    def settle(self, results: list[tuple[Work, Outcome]], run: Run) -> None:
+        """Handlers have ended, or were not even started."""
+        simple = [
             (outcome is DONE or (outcome.__class__ is Done and not work.scope.holds))
             and work.ledger.ours
-            and not self.gates.shut_any
-        ):
-            self.delivery.settle(work, outcome)  # as a rule; the rest is for the others
+            for work, outcome in results
+        ]
+        if not self.gates.shut_any and all(simple):
+            self.delivery.settle(results)  # as a rule, and together
             return
+        for work, outcome in results:
+            self._settle(work, outcome, run)
+
+    def _settle(self, work: Work, outcome: Outcome, run: Run) -> None:
         if isinstance(outcome, Failed) and isinstance(outcome.error, Outage):
             self._shut(work, outcome.error)
             outcome = Postponed()
@@ -380,11 +386,11 @@ class Loop:
         elif isinstance(outcome, Postponed) and work.ledger.starting:
             run.again.append(work)
         elif isinstance(outcome, Dropped | Postponed):
-            self.dispatch(self.intake.again(self.intake.abandon(work)))
+            self.dispatch(self.intake.again(self.intake.land([work])))
         elif work.ours:
             if work.scope.holds and work.ledger.starting and outcome is not DONE:
                 self.lanes.hold(work)
-            self.delivery.settle(work, outcome)
+            self.delivery.settle([(work, outcome)])
         else:
             log.warning(
                 "%s ran longer than its partition was ours; its result is not recorded",
@@ -400,10 +406,10 @@ class Loop:
             return  # whoever has it now finds it recorded, if it is on this host
         if not outcome.duplicate:
             work.calls += 1
-            work.ledger.close(work.record.offset, work.part, work.record.size)
-            self._closed(work, DONE)
+            close([work])
+            self._closed([(work, DONE)])
             return
-        for one in (work, *self.intake.landed(work)):
+        for one in (work, *self.intake.land([work])):
             self._duplicate(one)
 
     def _shut(self, work: Work, outage: Outage) -> None:
@@ -412,17 +418,24 @@ class Loop:
         if self.gates.shut(work.scope.name, reason):
             self.tell("outage_started", handler=work.scope.fact, reason=reason)
 
-    def _closed(self, work: Work, outcome: Outcome) -> None:
-        """A work is settled and recorded, and its part of the offset closed."""
-        if work.scope.holds:
-            self.lanes.release(work)
+    def _closed(self, results: Sequence[tuple[Work, Outcome]]) -> None:
+        """Works are settled and recorded, and their parts of their offsets closed."""
+        for work, _ in results:
+            if work.scope.holds:
+                self.lanes.release(work)
         if self.quota is not None:
-            self.quota.closed(work)
-        if work.log is None:
-            for twin in self.intake.landed(work):
-                self._duplicate(twin)
+            for work, _ in results:
+                self.quota.closed(work)
+        for twin in self.intake.land([work for work, _ in results]):
+            self._duplicate(twin)
+        done = [outcome.__class__ is Done for _, outcome in results]
+        self.handled += sum(done)
+        if self._tells_settled or not all(done):
+            for work, outcome in results:
+                self._tell_closed(work, outcome)
+
+    def _tell_closed(self, work: Work, outcome: Outcome) -> None:
         if outcome.__class__ is Done:
-            self.handled += 1
             if self._tells_settled:
                 self._tell_settled(work, outcome)
         elif isinstance(outcome, Skipped):
@@ -449,8 +462,7 @@ class Loop:
             )
 
     def _duplicate(self, work: Work) -> None:
-        record = work.record
-        work.ledger.close(record.offset, work.part, record.size)
+        close([work])
         if self.quota is not None:
             self.quota.closed(work)
         self.skipped += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from ..context import Timebox
@@ -16,7 +18,6 @@ from .ledger import Ledger
 UNREAD = object()  # stands for a value that was not decoded
 
 NO_DOUBT = Doubt(0)
-LaneKey = tuple["Scope", int, bytes | None]
 
 
 class Scope:
@@ -52,6 +53,7 @@ class Work:
         "broken",
         "calls",
         "first_failed_at",
+        "flight",
         "hop",
         "ledger",
         "log",
@@ -78,6 +80,7 @@ class Work:
         self.scope = scope
         self.part = scope.part
         self._id = id
+        self.flight: object = id  # what twins have in common; None where there can be none
         self.log = log
         self.hop = 0
         self.replay = 0
@@ -119,11 +122,6 @@ class Work:
     def key(self) -> tuple[str, int]:
         """What tells it from the other works of its ledger."""
         return self.scope.name, self.record.offset
-
-    @property
-    def flight(self) -> object:
-        """Its id, replay and hop: alike for twins. A first arrival's is the id itself."""
-        return (self.id, self.replay, self.hop) if self.hop or self.replay else self.id
 
     @property
     def original(self) -> Position:
@@ -168,3 +166,12 @@ class Work:
             replay=self.replay,
             original=self.origin,
         )
+
+
+def close(works: Iterable[Work]) -> None:
+    """Finish the parts that these works are of their offsets."""
+    parts: defaultdict[tuple[Ledger, int], list[Record]] = defaultdict(list)
+    for work in works:
+        parts[work.ledger, work.part].append(work.record)
+    for (ledger, part), records in parts.items():
+        ledger.close(records, part)

@@ -12,7 +12,7 @@ from kworker import App
 from kworker.handlers import Handler
 from kworker.message import Partition, Record
 from kworker.runtime.gates import Gates
-from kworker.runtime.lanes import Lanes, Run, lane_of
+from kworker.runtime.lanes import Lanes, Run
 from kworker.runtime.ledger import Ledger
 from kworker.runtime.work import Scope, Work
 
@@ -61,7 +61,7 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
 
     while pending or out or lanes.waiting:
         if pending and (not out or data.draw(st.booleans())):
-            lanes.enter(pending.pop(0))
+            lanes.enter([pending.pop(0)])
         out.extend(lanes.runs())
         busy = [lane for run in out for lane in run.lanes]
         assert len(busy) == len(set(busy))
@@ -70,7 +70,8 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
             run = out.pop(data.draw(st.integers(0, len(out) - 1)))
             for one in run.works:
                 one.seconds = data.draw(st.sampled_from([0.0, 0.0001, 0.01]))
-                performed[lane_of(one) or id(one)].append(one.record.offset)
+                lane = (one.record.partition, one.record.key)
+                performed[id(one) if one.record.key is None else lane].append(one.record.offset)
             lanes.leave(run)
 
     assert sum(map(len, performed.values())) == expected
@@ -80,11 +81,11 @@ def test_a_lane_is_performed_in_order_and_every_work_comes_out_once(
 
 def test_a_busy_key_does_not_hold_up_another() -> None:
     lanes = Lanes(gate())
-    lanes.enter(work(0, b"hot"))
+    lanes.enter([work(0, b"hot")])
     (hot,) = lanes.runs()
 
-    lanes.enter(work(1, b"hot"))
-    lanes.enter(work(2, b"cold"))
+    lanes.enter([work(1, b"hot")])
+    lanes.enter([work(2, b"cold")])
 
     (cold,) = lanes.runs()
     assert [one.record.offset for one in cold.works] == [2]
@@ -96,7 +97,7 @@ def test_a_busy_key_does_not_hold_up_another() -> None:
 def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
     lanes = Lanes(gate())
     for offset, key, partition in ((0, b"a", 0), (1, b"a", 1), (2, None, 0), (3, b"b", 1)):
-        lanes.enter(work(offset, key, partition))
+        lanes.enter([work(offset, key, partition)])
 
     dropped = lanes.drop(lambda one: one.record.partition == 0)
 
@@ -107,9 +108,9 @@ def test_what_is_dropped_never_runs_and_its_neighbours_do() -> None:
 
 def test_a_work_that_comes_again_goes_before_what_waits_in_its_lane() -> None:
     lanes = Lanes(gate())
-    lanes.enter(work(1, b"a"))
+    lanes.enter([work(1, b"a")])
 
-    lanes.enter(work(0, b"a"), first=True)
+    lanes.enter([work(0, b"a")], first=True)
 
     (first,) = lanes.runs()
     lanes.leave(first)
@@ -121,7 +122,7 @@ def test_order_none_lets_everything_run_beside_everything() -> None:
     lanes = Lanes(gate())
     free = Scope("free", "orders", made(order="none"))
     for offset in range(3):
-        lanes.enter(work(offset, b"a", scope=free))
+        lanes.enter([work(offset, b"a", scope=free)])
 
     assert len(list(lanes.runs())) == 3
 
@@ -131,7 +132,7 @@ def test_quick_works_travel_together_and_slow_ones_alone() -> None:
 
     def round_of(seconds: float) -> int:
         for offset in range(20):
-            lanes.enter(work(offset, b"k%d" % offset))
+            lanes.enter([work(offset, b"k%d" % offset)])
         runs = list(lanes.runs())
         for run in runs:
             for one in run.works:
@@ -151,8 +152,8 @@ def test_of_two_topics_of_a_capped_handler_neither_waits_until_the_other_has_not
     lanes = Lanes(gate(1))
     other = Scope(HANDLER.name, "returns", HANDLER)
     for offset in range(6):
-        lanes.enter(work(offset, b"%d" % offset))
-        lanes.enter(work(offset, b"%d" % offset, scope=other))
+        lanes.enter([work(offset, b"%d" % offset)])
+        lanes.enter([work(offset, b"%d" % offset, scope=other)])
 
     topics = []
     while lanes.waiting:

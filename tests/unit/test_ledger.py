@@ -7,10 +7,14 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kworker.message import Partition
+from kworker.message import Partition, Record
 from kworker.runtime.ledger import Ledger
 
 HERE = Partition("orders", 0)
+
+
+def at(offset: int, epoch: int | None = None) -> Record:
+    return Record(*HERE, offset, value=b"...", leader_epoch=epoch)
 
 
 @given(
@@ -26,18 +30,26 @@ def test_the_safe_offset_is_the_lowest_unfinished_one_at_every_instant(
     bits = [1 << number for number in range(parts)]
     unfinished: dict[int, int] = {}
     offset = -1
-    for gap in gaps:
-        offset += gap
-        ledger.open(offset, every, 3, None)
-        unfinished[offset] = every
+    rest = list(gaps)
+    while rest:
+        batch = []
+        for _ in range(data.draw(st.integers(1, len(rest)))):
+            offset += rest.pop(0)
+            batch.append(at(offset))
+            unfinished[offset] = every
+        ledger.open(batch, every)
 
     while unfinished:
-        chosen = data.draw(st.sampled_from(sorted(unfinished)))
-        part = data.draw(st.sampled_from([bit for bit in bits if unfinished[chosen] & bit]))
-        ledger.close(chosen, part, size=3)
-        unfinished[chosen] -= part
-        if not unfinished[chosen]:
-            del unfinished[chosen]
+        part = data.draw(
+            st.sampled_from([bit for bit in bits if any(bit & one for one in unfinished.values())])
+        )
+        having = sorted(one for one, left in unfinished.items() if left & part)
+        chosen = data.draw(st.lists(st.sampled_from(having), min_size=1, max_size=5, unique=True))
+        ledger.close(map(at, chosen), part)
+        for one in chosen:
+            unfinished[one] -= part
+            if not unfinished[one]:
+                del unfinished[one]
 
         safe = min(unfinished, default=offset + 1)
         assert ledger.safe == safe
@@ -58,23 +70,23 @@ def _opened(gaps: list[int]) -> list[int]:
 
 def test_markers_at_the_end_are_passed_only_when_nothing_is_open() -> None:
     ledger = Ledger(HERE, 0)
-    ledger.open(0, 1, 3, None)
+    ledger.open([at(0)], 1)
 
     ledger.reach(4)
 
     assert ledger.safe == 0
-    ledger.close(0, 1, 3)
+    ledger.close([at(0)], 1)
     assert ledger.safe == 4
 
 
 def test_the_point_carries_the_leader_epoch_of_the_record_before_it() -> None:
     ledger = Ledger(HERE, 0)
-    for offset, epoch in ((0, 3), (1, 3), (2, 4), (3, 4)):
-        ledger.open(offset, 1, 3, epoch)
+    ledger.open([at(0, 3), at(1, 3), at(2, 4)], 1)
+    ledger.open([at(3, 4)], 1)
 
     epochs = []
     for offset in range(4):
-        ledger.close(offset, 1, 3)
+        ledger.close([at(offset)], 1)
         epochs.append((ledger.point().offset, ledger.point().leader_epoch))
 
     assert epochs == [(1, 3), (2, 3), (3, 4), (4, 4)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,17 +19,18 @@ BUSY = 0.005  # seconds that the loop waits for handlers before it looks at Kafk
 class Hands:
     """What a delivery mode asks of the loop, each a call on the loop's thread.
 
-    `enter`: let this work wait for its turn in its lane. `closed`: this work is settled and
-    recorded, and its part of its offset closed. `again`: call its handler again after that many
-    seconds. `later`: call a function after that many seconds. `points`: what may be committed
-    and is not yet, of these partitions or (None) of all; it may wait so many seconds for the
-    store. `committed`: what became of a commit of these; whether it is worth trying again at
-    once, with shorter notes. `begin_again`: what became of these partitions' messages is not
-    known; read them from where Kafka says. `stuck`: the work's partition waits, for that reason.
+    `enter`: let these works wait for their turns in their lanes. `closed`: these works are
+    settled and recorded, and their parts of their offsets closed. `again`: call a work's handler
+    again after that many seconds. `later`: call a function after that many seconds. `points`:
+    what may be committed and is not yet, of these partitions or (None) of all; it may wait so
+    many seconds for the store. `committed`: what became of a commit of these; whether it is worth
+    trying again at once, with shorter notes. `begin_again`: what became of these partitions'
+    messages is not known; read them from where Kafka says. `stuck`: the work's partition waits,
+    for that reason.
     """
 
-    enter: Callable[[Work], None]
-    closed: Callable[[Work, Outcome], None]
+    enter: Callable[[Sequence[Work]], None]
+    closed: Callable[[Sequence[tuple[Work, Outcome]]], None]
     again: Callable[[Work, float], None]
     later: Callable[[float, Callable[[], None]], None]
     points: Callable[[Iterable[Partition] | None, float], dict[Partition, Committed]]
@@ -57,11 +58,11 @@ class Shipment:
 class Delivery(Protocol):
     """Carries out what became of messages. Only the loop's thread touches it."""
 
-    def admit(self, work: Work) -> None:
-        """This work may go to its handler, as far as others are concerned."""
+    def admit(self, works: Sequence[Work]) -> None:
+        """These works may go to their handlers, as far as others are concerned."""
 
-    def settle(self, work: Work, outcome: Outcome) -> None:
-        """A handler has ended so."""
+    def settle(self, results: Sequence[tuple[Work, Outcome]]) -> None:
+        """Handlers have ended so."""
 
     def give_up(self, work: Work, disposition: str, error: BaseException) -> None:
         """The message is dead-lettered without its handler being called."""

@@ -12,14 +12,26 @@ The order of steps, and why no crash between any two of them loses a message:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from ... import headers as names
 from ...errors import PublishRejected
 from ...kafka.api import CommitResult, Committed, Consumer, Receipt, Refusal
 from ...message import Partition
-from ...outcome import Done, Dropped, Failed, GiveUp, Outcome, RetryLater, SendOn, Skipped, TryAgain
+from ...outcome import (
+    DONE,
+    Done,
+    Dropped,
+    Failed,
+    GiveUp,
+    Outcome,
+    RetryLater,
+    SendOn,
+    Skipped,
+    TryAgain,
+)
 from ...plugins import Tell
 from ...ranges import Ranges
 from ...retry import Retry, decide
@@ -27,7 +39,7 @@ from ...stores.api import Attempt, Log, Mark, Store, Turn
 from ...topics import GroupTopics
 from ..ledger import Ledger
 from ..settle import Copy, copy_for
-from ..work import Work
+from ..work import Scope, Work, close
 from .api import BUSY, Hands, Shipment
 
 log = logging.getLogger("kworker.runtime")
@@ -112,12 +124,22 @@ class AtLeastOnce:
     def committing(self) -> bool:
         return self._commits > 0
 
-    def admit(self, work: Work) -> None:
-        self._hands.enter(work)
+    def admit(self, works: Sequence[Work]) -> None:
+        self._hands.enter(works)
 
     # --- settle --------------------------------------------------------------------------
 
-    def settle(self, work: Work, outcome: Outcome) -> None:
+    def settle(self, results: Sequence[tuple[Work, Outcome]]) -> None:
+        settled = self._settled
+        for result in results:
+            work, outcome = result
+            if outcome is DONE:
+                work.calls += 1
+                settled.append(result)
+            else:
+                self._settle(work, outcome)
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
         if isinstance(outcome, Done):
             work.calls += 1
             if outcome.outputs:
@@ -218,7 +240,7 @@ class AtLeastOnce:
             self._outputs[work].remove(shipment)
             if not self._outputs[work]:
                 del self._outputs[work]
-                self._settled.append((work, Done()))
+                self._settled.append((work, DONE))
         elif answer.permanent:
             # The rest of what it published may go out: a second run publishes the same ids.
             del self._outputs[work]
@@ -302,12 +324,12 @@ class AtLeastOnce:
         for work, delay in retried:
             work.keep_in_doubt(None, self._wall() + delay)
             self._hands.again(work, delay)
-        for work, outcome in settled:
-            self._close(work)
-            self._hands.closed(work, outcome)
+        if settled:
+            self._close([work for work, _ in settled])
+            self._hands.closed(settled)
 
-    def _close(self, work: Work) -> None:
-        work.ledger.close(work.record.offset, work.part, work.record.size)
+    def _close(self, works: Iterable[Work]) -> None:
+        close(works)
 
     def commit(self, patience: float = 0.0) -> None:
         # One at a time: the client sends an unanswered one again after a broker's death, when it
@@ -348,11 +370,11 @@ class AtLeastOnce:
                 del table[work]
 
     def _turn(self) -> Turn:
-        ids: dict[tuple[str, str], list[str]] = {}
         seen: list[Mark] = []
         settled: list[Mark] = []
         done: dict[tuple[str, Log], Ranges] = {}
         topics: dict[str, str] = {}
+        arrived: defaultdict[Scope, list[str]] = defaultdict(list)
         for work, _ in self._settled:
             if work.noted:
                 settled.extend(work.marks)
@@ -361,8 +383,7 @@ class AtLeastOnce:
                 if work.hop or work.replay:
                     seen.append(work.mark)
                 else:
-                    scope = work.scope
-                    ids.setdefault((scope.name, scope.topic), []).append(work.id)
+                    arrived[work.scope].append(work.id)
                 continue
             ranges = done.get((work.scope.name, log))
             if ranges is None:
@@ -378,6 +399,7 @@ class AtLeastOnce:
         }
         for work, copy in self._decided:
             attempts[work.mark] = Attempt(work.calls, copy.encode(), work.first_failed_at)
+        ids = {(scope.name, scope.topic): arrivals for scope, arrivals in arrived.items()}
         return Turn(seen, done, topics, attempts, settled, ids=ids)
 
     def _told_retry(self, work: Work, error: BaseException, delay: float) -> None:

@@ -12,7 +12,7 @@ partition, for each commit names in its metadata what was begun and not finished
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -64,8 +64,10 @@ class AtMostOnce(AtLeastOnce):
         begun = (self._begun.get(ledger) for ledger in ledgers)
         return any(one.count > self._pausing.get(one, 0) for one in begun if one is not None)
 
-    def admit(self, work: Work) -> None:
-        self._waiting.setdefault(work.ledger, {}).setdefault(work.record.offset, []).append(work)
+    def admit(self, works: Sequence[Work]) -> None:
+        for work in works:
+            waiting = self._waiting.setdefault(work.ledger, {})
+            waiting.setdefault(work.record.offset, []).append(work)
 
     def record(self, patience: float = 0.0) -> None:
         super().record(patience)
@@ -116,7 +118,7 @@ class AtMostOnce(AtLeastOnce):
                 break
         for work in first:
             waiting.pop(work.record.offset, None)
-            super()._close(work)
+        super()._close(first)
         if not waiting:
             del self._waiting[ledger]
             if first:
@@ -161,12 +163,11 @@ class AtMostOnce(AtLeastOnce):
         by_offset: dict[int, list[Work]] = {}
         for work in works:
             by_offset.setdefault(work.record.offset, []).append(work)
-        for offset, some in by_offset.items():
-            record, parts = some[0].record, sum(work.part for work in some)
-            begun.open(offset, parts, record.size, record.leader_epoch)
+        for some in by_offset.values():
+            begun.open([some[0].record], sum(work.part for work in some))
         for work in works:
             work.ledger = begun
-            self._hands.enter(work)
+        self._hands.enter(works)
 
     def _pause(self, work: Work, delay: float) -> None:
         """Its next call is due then; no partition that moves away waits for that."""
@@ -179,11 +180,12 @@ class AtMostOnce(AtLeastOnce):
         self._pausing[ledger] -= 1
         if not self._pausing[ledger]:
             del self._pausing[ledger]
-        self._hands.enter(work)
+        self._hands.enter([work])
 
-    def _close(self, work: Work) -> None:
-        super()._close(work)
-        work.ledger.doubts.pop((work.scope.name, work.record.offset), None)
+    def _close(self, works: Iterable[Work]) -> None:
+        super()._close(works)
+        for work in works:
+            work.ledger.doubts.pop((work.scope.name, work.record.offset), None)
 
     # --- commits -------------------------------------------------------------------------
 

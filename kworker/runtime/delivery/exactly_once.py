@@ -149,8 +149,7 @@ class ExactlyOnce(AtLeastOnce):
         return {work: shipments for work, shipments in parcels.items() if work.ours}
 
     def _begin(self, parcels: Parcels, points: dict[Partition, Committed] | None = None) -> None:
-        for work in parcels:
-            super()._close(work)
+        super()._close(parcels)
         if points is None:
             points = self._hands.points(None, 0.0)
         for work in parcels:
@@ -226,11 +225,9 @@ class ExactlyOnce(AtLeastOnce):
                 for one in shipments:
                     super().answered(one, Receipt(one.topic, -1, -1, None))
 
-    def _close(self, work: Work) -> None:
-        if work in self._written:
-            self._written.discard(work)
-        else:
-            super()._close(work)
+    def _close(self, works: Iterable[Work]) -> None:
+        super()._close([work for work in works if work not in self._written])
+        self._written.difference_update(works)
 
     def _reopen(self, parcels: Parcels) -> None:
         for work in parcels:

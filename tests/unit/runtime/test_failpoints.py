@@ -84,7 +84,7 @@ def test_every_step_can_be_met_before_and_after_and_is_listed_one_a_line():
 
 @pytest.mark.parametrize("step", failpoints.STEPS)
 def test_every_step_is_one_that_the_parts_of_a_worker_take(step: str):
-    for part, name in failpoints.STEPS[step]:
+    for part, name, _ in failpoints.STEPS[step]:
         for kind in PARTS[part]:
             fields = [one.name for one in dataclasses.fields(kind)] if part in (
                 "handler", "hands"
@@ -136,6 +136,17 @@ def test_after_a_step_means_that_it_was_taken():
         part.record("first")
 
     assert part.taken == ["first"]
+
+
+def test_a_batch_that_is_settled_together_counts_by_its_messages():
+    taken: list[str] = []
+    settle = lambda self, results, run: taken.extend(results)  # noqa: E731
+    loop = armed("before_settle:3:raise")("loop", type("Loop", (), {"settle": settle})())
+
+    with pytest.raises(failpoints.Provoked):
+        loop.settle(["first", "second", "third", "fourth"], "run")
+
+    assert taken == ["first", "second"]
 
 
 def test_a_part_that_does_not_take_the_step_stays_as_it_is():
