@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import traceback
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import msgspec
@@ -340,3 +342,35 @@ def test_headers_keep_their_order_and_may_repeat():
 def test_headers_that_kafka_would_garble_or_kworker_owns_are_refused(headers, error):
     with pytest.raises(error):
         codec.check_headers(headers)
+
+
+JSON_TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(
+    raw=st.one_of(
+        st.binary(max_size=20),
+        JSON_TEXTS,
+        st.tuples(JSON_TEXTS, st.integers(0, 40), st.binary(max_size=2)).map(
+            lambda cut: cut[0][: cut[1]] + cut[2] + cut[0][cut[1] :]
+        ),
+        st.sampled_from([b"1e999", b"NaN", b'"\\ud800"', b"1" * 5000, b"-0", b"\xef\xbb\xbf1"]),
+    )
+)
+@pytest.mark.parametrize("annotation", [dict, list, Any])
+def test_json_is_read_alike_with_and_without_msgspec(annotation: Any, raw: bytes) -> None:
+    def told(read: Callable[[bytes], Any]) -> str:
+        try:
+            return repr(read(raw))
+        except Undecodable as error:
+            return str(error)
+
+    quick = codec.json.reader(annotation)
+    slow = codec.json.read if annotation is Any else codec.json._reader_of(annotation)
+
+    assert quick is not None
+    assert told(quick) == told(slow)
