@@ -20,7 +20,7 @@ from ..message import Headers
 from .api import Receipt, Refusal
 from .config import Config
 from .consumer import made
-from .voice import Voice, clean
+from .voice import Voice, clean, served
 
 log = logging.getLogger("kworker.kafka")
 
@@ -243,10 +243,10 @@ class ReliableProducer:
         while not self._stopping:
             try:
                 if self._lone is None:
-                    self._client.poll(0.1)
+                    served(self._client.poll, 0.1)
                 else:
-                    self._client.poll(0.01)
-                    self._lone.poll(0.01)
+                    served(self._client.poll, 0.01)
+                    served(self._lone.poll, 0.01)
             except KafkaException as error:
                 # A fatal end is told by one poll, once, or by none.
                 self._hear_fatal(clean(error.args[0].str()))
@@ -390,6 +390,6 @@ def abandon(client: Any) -> None:
     """Let go of what the client still holds, so that its end does not wait for a broker."""
     try:
         client.purge()
-        client.poll(0)
+        served(client.poll, 0)
     except (KafkaException, SystemError):
         log.debug("a finished Kafka producer could not be emptied", exc_info=True)

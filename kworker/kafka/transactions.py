@@ -30,7 +30,7 @@ from .api import Ended, Membership, Outgoing, Refusal, Refused, Undone, Unknown,
 from .config import Config
 from .consumer import commits, made
 from .producer import abandon, refusal
-from .voice import Voice, clean
+from .voice import Voice, clean, served
 
 log = logging.getLogger("kworker.kafka")
 
@@ -180,14 +180,14 @@ class TransactionalProducer:
                     )
                     break
                 except BufferError:
-                    client.poll(0.05)
+                    served(client.poll, 0.05)
                 except KafkaException as error:
                     told = refusal(message.topic, error.args[0], self._voice, TIMEOUT)
                     if not told.permanent:
                         raise
                     reports[number] = told
                     break
-        client.flush(max(0.0, until - time.monotonic()))
+        served(client.flush, max(0.0, until - time.monotonic()))
         if failed and not reports:
             raise _NotWritten(clean(failed[0].str()))
         return reports

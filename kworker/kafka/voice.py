@@ -174,3 +174,19 @@ class Voice:
 def clean(words: str) -> str:
     """The client's words on one line, without what only its authors can read."""
     return " ".join(_AFTER.sub("", words).split())
+
+
+def served(call: Callable[[float], object], seconds: float) -> None:
+    """Call a producer's `poll` or `flush`. Raises KafkaException, and SystemError for what the
+    client raises at a fatal end and is no exception: a bare `KafkaError`, which goes past every
+    `except` that names a class, and must not become the context of another.
+    """
+    strange = False
+    try:
+        call(seconds)
+    except BaseException:
+        raise
+    except:  # noqa: E722 - see above
+        strange = True
+    if strange:
+        raise SystemError("the client told its end by raising what is no exception")

@@ -2,7 +2,7 @@
 its scenario showed is a row of the table at the end of the run.
 
 `--seed N` (or `KWORKER_FAULTS_SEED`) runs the schedules of that seed. With `KWORKER_FAULTS_PUBLISH`
-the rows of a full run become those of the published table.
+the rows of a run become those of the published table.
 """
 
 from __future__ import annotations
@@ -94,5 +94,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("what the faults showed")
     for line in table.printed(rows):
         terminalreporter.write_line(line)
-    if FULL and os.environ.get("KWORKER_FAULTS_PUBLISH"):
-        table.publish(rows)
+    if os.environ.get("KWORKER_FAULTS_PUBLISH"):
+        table.publish(rows, "full" if FULL else "short")

@@ -29,6 +29,7 @@ class Row:
     seed: int | None = None
     passed: bool = True
     date: str = ""
+    length: str = "short"  # as in `make test`; or full, as in `make faults`
 
     @property
     def scenario(self) -> str:
@@ -80,13 +81,13 @@ def printed(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def publish(rows: Iterable[Row], path: Path = ROWS) -> None:
+def publish(rows: Iterable[Row], length: str, path: Path = ROWS) -> None:
     """Put these rows in the place of those of the same files; `docs/generate.py` makes the
     pages of them."""
     today = datetime.now(UTC).date().isoformat()
     fresh = list(rows)
     for row in fresh:
-        row.date = today
+        row.date, row.length = today, length
     files = {_file(row) for row in fresh}
     kept = [row for row in published(path) if _file(row) not in files]
     left = [row for row in kept if (ROOT / _file(row)).exists()]
