@@ -27,9 +27,14 @@ HERE = Path(__file__).parent
 SOURCES = HERE.parent
 
 SHOP = """from kworker import App, Retry
+
 app = App("shop")
+
+
 @app.handler("orders", retry=Retry(delays=["5s"]))
 def charge(order: dict) -> None: ...
+
+
 @app.handler("mails")
 def mail(letter: dict) -> None: ...
 """
@@ -270,6 +275,12 @@ CHAPTERS = (
                 "kworker dev shop:app",
                 2,
                 {".kworker/dev.json": '{"bootstrap_servers": "KAFKA", "pid": PID}'},
+            ),
+            Mistake(
+                "A port that somebody else listens on",
+                "kworker run shop:app -b KAFKA --create-topics missing -g mine --db mine.db "
+                "--health KAFKA",
+                3,
             ),
             Mistake("A full disk", "kworker config show > /dev/full", 1),
             Mistake("A Python that is too old", "make PYTHON=false test", 2),
