@@ -144,10 +144,13 @@ class Work:
     def message(self) -> AnyMessage:
         """The message for those who are told of it: its value undecoded where no handler saw it,
         its attempt the number of calls so far."""
-        if self.seen_as is None:
-            value = self.record.value if self.value is UNREAD else self.value
-            self.seen_as = self.message_of(value, self.calls)
-        return self.seen_as
+        seen = self.seen_as
+        if seen is None or seen.attempt < self.calls:
+            value = self.record.value if seen is None else seen.value
+            self.seen_as = seen = self.message_of(
+                value if self.value is UNREAD else self.value, self.calls
+            )
+        return seen
 
     def message_of(self, value: Any, attempt: int) -> AnyMessage:
         """The message with this value, as a handler gets it in this attempt."""

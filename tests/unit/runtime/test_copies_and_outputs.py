@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kworker import App, Context, Reject, Retry
+from kworker import App, Context, Message, Reject, Retry, hookimpl
 from kworker.stores.api import Mark
 
 from .bench import AWAY, FORBIDDEN, P0, TOO_LARGE, Bench, Broker
@@ -342,3 +342,29 @@ def test_a_copy_that_waits_for_room_is_not_sent_once_its_partition_has_gone() ->
     bench.turn()
 
     assert bench.log == []
+
+
+def test_who_is_told_of_a_dead_letter_hears_how_often_its_handler_was_called() -> None:
+    told: list[tuple[str, int]] = []
+
+    class Ear:
+        @hookimpl
+        def message_retrying(self, message: Message[object]) -> None:
+            told.append(("again", message.attempt))
+
+        @hookimpl
+        def message_dead_lettered(self, message: Message[object]) -> None:
+            told.append(("dead", message.attempt))
+
+    app = App("shop", plugins=[Ear()])
+
+    @app.handler("orders", name="charge", retry=Retry(attempts=3, wait=lambda state: 0.0))
+    def charge(order: dict) -> None:
+        raise ValueError("no")
+
+    bench = Bench(app)
+    bench.broker.write(P0)
+    for _ in range(6):
+        bench.settle()
+
+    assert told == [("again", 1), ("again", 2), ("dead", 3)]
