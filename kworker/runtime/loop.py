@@ -320,7 +320,7 @@ class Loop:
             return
         suspects = self.suspects
         for run in (
-            suspects.runs(self.runs, self.delivery.commit) if suspects.active else self.lanes.runs()
+            suspects.runs(self.runs, self._commit_soon) if suspects.active else self.lanes.runs()
         ):
             self.runs.add(run)
             self.executor.start(run)
@@ -677,7 +677,11 @@ class Loop:
             self._take(partition, start)
         self.suspects.begin([self.ledgers[partition] for partition in starts])
         if starts:
-            self.timers.after(0.0, self.delivery.commit)
+            self._commit_soon()
+
+    def _commit_soon(self) -> None:
+        """In this turn, but not inside a poll, where records may have come that are not open."""
+        self.timers.after(0.0, self.delivery.commit)
 
     def _take_rest(self) -> None:
         """Ask again for the partitions whose start Kafka did not answer for."""
@@ -941,6 +945,7 @@ class Loop:
         while self.delivery.committing and not last.passed:
             self.consumer.poll(BATCH, 0.01)
             self.hear(self.news(0.0))
+            self.timers.run()
         self.beat()
         self._count_skips(patience=min(0.5, deadline.remaining))
         return finished and not self.delivery.committing

@@ -122,7 +122,7 @@ class AtLeastOnce:
 
     @property
     def committing(self) -> bool:
-        return self._commits > 0
+        return self._commits > 0 or self._due
 
     def admit(self, works: Sequence[Work]) -> None:
         self._hands.enter(works)
@@ -358,6 +358,13 @@ class AtLeastOnce:
     def _committed(self, points: Mapping[Partition, Committed], result: CommitResult) -> None:
         self._commits -= 1
         if self._hands.committed(points, result) or self._due:
+            # Not here, inside a poll: the client stands behind records that are not open yet, and
+            # where nothing else is open they would be taken for markers and passed.
+            self._due = True
+            self._hands.later(0.0, self._commit_due)
+
+    def _commit_due(self) -> None:
+        if self._due:
             self.commit()
 
     def _forget_foreign(self) -> None:

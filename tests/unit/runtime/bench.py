@@ -172,8 +172,12 @@ class Consumer:
             if told is not None:
                 return told
         answers, self.answers = self.answers, []
-        for answer in answers:
+        arrived = self._fetched(limit)
+        for answer in answers:  # as in the client: when it stands behind what has arrived
             answer()
+        return arrived
+
+    def _fetched(self, limit: int) -> list[Record | Trouble]:
         arrived: list[Record | Trouble] = []
         for partition, place in self.places.items():
             if partition in self.paused:

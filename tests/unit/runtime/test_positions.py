@@ -417,3 +417,20 @@ def test_records_of_a_topic_that_has_just_left_are_neither_handled_nor_committed
 
     assert (calls, bench.log, bench.facts.dead) == ([], [], [])
     assert (bench.open, bench.committed(former)) == (1, 0)
+
+
+def test_an_answer_that_comes_with_records_commits_none_of_them() -> None:
+    app, calls = counting()
+    bench = Bench(app)
+    written(bench.broker, P0, 0)
+    bench.perform()
+    bench.loop.delivery.commit()
+    bench.loop.delivery.commit()  # as the beat does while the first is unanswered
+    written(bench.broker, P0, 1)
+
+    bench.turn()
+    before = bench.committed()
+    bench.settle()
+
+    assert before == 1
+    assert (calls, bench.committed()) == ([0, 1], 2)
