@@ -241,8 +241,9 @@ class _Supervisor:
         lived, facts = self._clock.monotonic() - slot.begun, slot.facts
         slot.process = None
         how = f"exit code {code}" if code >= 0 else f"signal {_name(-code)}"
-        if word := slot.last_word():
-            how += f", while all it handled was {word}"
+        word = slot.last_word()
+        alone = f"; all it handled then was {word}" if word else ""
+        facts |= {"suspect": word} if word else {}
         facts |= {"exit_code": code} if code >= 0 else {"signal": _name(-code)}
         if self._deadline is not None:
             # Our TERM met one that did not listen yet, so had not taken anything.
@@ -263,8 +264,8 @@ class _Supervisor:
             pause = self._again(slot, lived)
             log.log(
                 logging.INFO if code == 0 else logging.ERROR,
-                "worker %d ended after %.3g s: %s; a new one starts in %.3g s",
-                slot.number, lived, how, pause, extra=facts | {"pause": pause},
+                "worker %d ended after %.3g s: %s; a new one starts in %.3g s%s",
+                slot.number, lived, how, pause, alone, extra=facts | {"pause": pause},
             )  # fmt: skip
 
     def _beyond_repair(self, slot: _Slot, code: int, lived: float) -> bool:
