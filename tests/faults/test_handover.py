@@ -47,6 +47,7 @@ def test_another_host_does_not_run_again_what_was_finished_above_an_unfinished_m
     a = on_host(lab, "a", *HASTY)
     others = len(sent) - 1
     until(lambda: _settled(lab, source) == others, 60, "all but the first are finished")
+    until(lambda: lab.lag([]) == 0, 30, "the copies are committed")
     if end == "killed":
         lab.kill(a)
     else:

@@ -60,7 +60,7 @@ def test_the_processes_of_one_parent_find_out_what_kills_them_and_it_says_so(
     assert parent.wait(30) == 0
     judge(lab, truth, culprit)
     (place,) = [one.place for one in truth.acked if one.id == culprit]
-    assert f"all it handled was {'/'.join(map(str, place))} for killer" in parent.output
+    assert f"all it handled then was {'/'.join(map(str, place))} for killer" in parent.output
 
 
 @pytest.mark.timeout(120)
