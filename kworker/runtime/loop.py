@@ -164,6 +164,7 @@ class Loop:
         self.handled = 0
         self.skipped = 0
         self._lasting: dict[Work, float] = {}  # handlers that run for long, and when to tell
+        self._polling = False
         self._asking = False
         self._finding = False
         self._tells_settled = tell.wants("message_settled")
@@ -229,7 +230,11 @@ class Loop:
             self._full_since = None
         self.reconcile()
         patience = 0.0 if self.busy or not self.inbox.empty() else self.timers.patience(IDLE)
-        return self.consumer.poll(BATCH, patience)
+        self._polling = True
+        try:
+            return self.consumer.poll(BATCH, patience)
+        finally:
+            self._polling = False
 
     def mine(self, records: Iterable[Record | Trouble]) -> Iterator[Batch]:
         """The records of partitions that are ours and still read, with their ledgers."""
@@ -595,7 +600,13 @@ class Loop:
         return self._placed(self.points(partitions), patience)
 
     def _pass_markers(self) -> None:
-        """An empty ledger stands where the client stands: past transaction markers."""
+        """An empty ledger stands where the client stands: past transaction markers.
+
+        But not within a poll, which serves answers to commits: the client stands past what it
+        has taken and not given us yet.
+        """
+        if self._polling:
+            return
         empty: list[Partition] = []
         for partition, ledger in self.ledgers.items():
             if ledger.count or partition in self.strays:
