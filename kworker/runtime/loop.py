@@ -957,6 +957,7 @@ class Loop:
             self.consumer.poll(BATCH, 0.01)
             self.hear(self.news(0.0))
             self.timers.run()
+            self.delivery.record()
         self.beat()
         self._count_skips(patience=min(0.5, deadline.remaining))
         return finished and not self.delivery.committing
