@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from .. import settings
+from .. import kafka, settings
 from . import cluster, commands, options, output, tables
 
 _UNITS = {"DURATION": "seconds", "SIZE": "bytes"}
@@ -44,6 +44,7 @@ def show_command(given: options.Given, origins: bool, as_json: bool) -> None:
     else:
         app, configuration = given.load()
         configuration = _as_used(configuration, app.name)
+    _refuse_properties(configuration)
     rows = list(_settings(configuration))
     properties = list(_properties(configuration))
     if as_json:
@@ -60,6 +61,18 @@ def show_command(given: options.Given, origins: bool, as_json: bool) -> None:
         tables.table(("SETTING", "VALUE", "ORIGIN"), told)
     else:
         tables.table(("SETTING", "VALUE"), [one[:2] for one in told])
+
+
+def _refuse_properties(configuration: settings.Configuration) -> None:
+    """Raises SettingsError for properties that `kworker run` would refuse. Asks no broker."""
+    kafka.connect(
+        configuration.values["bootstrap_servers"],
+        common=configuration.kafka,
+        consumer=configuration.kafka_consumer,
+        producer=configuration.kafka_producer,
+        group_protocol=configuration.values["group_protocol"],
+        instance_id=configuration.values["instance_id"],
+    )
 
 
 def _as_used(configuration: settings.Configuration, name: str) -> settings.Configuration:

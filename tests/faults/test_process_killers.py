@@ -39,7 +39,7 @@ def judge(lab: Lab, truth: Truth, culprit: str) -> None:
     assert letter.disposition == "process_killer"
     assert letter.original in {one.place for one in truth.acked if one.id == culprit}
     assert lost == set()
-    assert 3 <= starts[culprit] <= 5
+    assert 3 <= starts[culprit] <= 7
     assert len(starts) == len(truth.acked)
 
 
@@ -84,5 +84,7 @@ def test_hosts_that_start_it_again_and_again_find_out_what_kills_them(
     worker.signal(signal.SIGTERM)
 
     assert worker.wait(30) == 0
-    assert 3 <= len(ends) <= 5
+    # One among many, up to three windows, each four times the last, that it is not in, and three
+    # alone; the last window has all that are left.
+    assert 3 <= len(ends) <= 7
     judge(lab, truth, culprit)

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator
@@ -436,12 +437,15 @@ def test_without_a_broker_the_worker_says_where_it_looked(stage: Stage) -> None:
 
 
 def test_a_worker_told_to_stop_while_it_looks_for_kafka_ends_at_once(stage: Stage) -> None:
-    worker = stage.start("large:app", "-b", "127.0.0.1:1", "--connect-timeout", "60s")
-    worker.wait_for("127.0.0.1:1", 20)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        port = silent.getsockname()[1]
+        worker = stage.start("large:app", "-b", f"127.0.0.1:{port}", "--connect-timeout", "60s")
+        silent.accept()
 
-    worker.signal(signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
 
-    assert worker.wait(5) == 0
+        assert worker.wait(5) == 0
 
 
 def test_a_topic_made_anew_does_not_count_as_seen(stage: Stage) -> None:

@@ -132,7 +132,8 @@ def test_the_parent_of_several_workers_serves_for_all_and_notices_one_that_hangs
     until(worker.is_ready, 30, "it is replaced")
     worker.process.send_signal(signal.SIGTERM)
 
-    assert worker.process.wait(30) == 0
+    code = worker.process.wait(45)  # beyond what the parent gives its workers
+    assert code == 0, (open_shop.folder / "worker.log").read_text()[-4000:]
     assert sorted(both) == ["1", "2"]
     assert {one["group"] for one in both.values()} == {open_shop.group}
     assert metrics == (200, "[1, 2]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from queue import SimpleQueue
 
 from .cluster import Cluster
 from .errors import BrokerError
@@ -14,13 +15,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kworker_broker", description=__doc__)
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1)
     nodes: int = parser.parse_args().nodes
-    # Blocked before any thread starts, so that the wait below is the one who gets them.
-    signals = {signal.SIGINT, signal.SIGTERM}
+    # A queue, whose `put` may interrupt its own `get`; whichever thread a signal comes to, the
+    # main one hears of it here.
+    told: SimpleQueue[int] = SimpleQueue()
     try:
         with Cluster.start(nodes) as cluster:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda number, _: told.put(number))
             print(cluster.bootstrap_servers, flush=True)  # noqa: T201 - its one answer
-            signal.sigwait(signals)
+            told.get()
     except BrokerError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return 1

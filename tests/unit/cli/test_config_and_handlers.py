@@ -95,6 +95,16 @@ def test_an_unknown_setting_and_an_app_that_is_not_there_are_3(command, tmp_path
     )
 
 
+def test_a_property_that_run_would_refuse_is_refused_here_too(command, tmp_path):
+    (tmp_path / "kworker.toml").write_text('[kafka.consumer]\n"enable.auto.commit" = "true"\n')
+
+    refused = command("config", "show")
+
+    assert refused.returncode == 3
+    assert "Kafka property 'enable.auto.commit' is refused: only settled" in refused.stderr
+    assert refused.stdout == ""
+
+
 APP = """
 from kworker import App, Retry
 
